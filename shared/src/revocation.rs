@@ -1,0 +1,60 @@
+//! Decides whether a live token has been revoked, and keeps what that is decided by in step with the issuer.
+//!
+//! *What comes in:* feed messages whose signature was checked. *What goes out:* [`RevocationSet::revokes`], exact: no
+//! token that was never revoked is refused. *What an attacker gains if this is wrong:* the use of a stolen token.
+
+mod cutoffs;
+mod feed;
+mod index_set;
+
+pub use cutoffs::{Cutoff, Cutoffs, Dimension, CUTOFFS_MAX};
+pub use feed::{ApplyError, Epoch, FeedChange, FeedMessage, FeedState, Position};
+pub use index_set::{BlockExpiry, IndexSet, StatusIndex, BLOCK_INDICES, LIST_INDICES, REVOKED_MAX};
+
+use crate::token::Claims;
+
+/// Extra time, in seconds, for which a revocation is kept after the last token it can concern has expired: the most by
+/// which the clocks of issuer and edge may be wrong, so that neither's jump brings a revoked token back.
+pub const RETENTION_SECONDS: u64 = 15 * 60;
+
+/// Everything that is revoked, as of one position of the feed.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RevocationSet {
+    /// Single tokens, by the index of their status.
+    pub indices: IndexSet,
+    /// Everything else.
+    pub cutoffs: Cutoffs,
+}
+
+/// What about a token decides whether it is revoked.
+#[derive(Debug, Clone, Copy)]
+pub struct TokenFacts<'t> {
+    /// Its place in the issuer's status lists, if it has one.
+    pub index: Option<StatusIndex>,
+    /// The `kid` of the key that signed it.
+    pub key: &'t str,
+    /// Its claims.
+    pub claims: &'t Claims,
+    /// Whether it was made by the issuer whose feed this is.
+    pub home: bool,
+}
+
+/// Which revocation a token falls under.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RevokedBy {
+    /// Its own status index.
+    Index,
+    /// A cut-off in this dimension.
+    Cutoff(Dimension),
+}
+
+impl RevocationSet {
+    /// The revocation that covers this token, if there is one.
+    #[must_use]
+    pub fn revokes(&self, token: TokenFacts<'_>) -> Option<RevokedBy> {
+        if token.index.is_some_and(|index| self.indices.contains(index)) {
+            return Some(RevokedBy::Index);
+        }
+        self.cutoffs.covering(token.key, token.claims, token.home).map(RevokedBy::Cutoff)
+    }
+}

@@ -1,0 +1,206 @@
+//! Decides which feed message may replace which state: in sequence, whole or not at all, never backwards.
+
+use super::cutoffs::{Cutoff, CUTOFFS_MAX};
+use super::index_set::{BlockExpiry, StatusIndex, REVOKED_MAX};
+use super::{RevocationSet, RETENTION_SECONDS};
+use crate::quota::Plan;
+use crate::time::UnixMillis;
+use crate::token::{IgnoredKey, KeySet, KeySetError};
+
+/// Names one history of the feed. It changes when history restarts, and positions of different epochs do not compare.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Epoch(pub [u8; 16]);
+
+impl Epoch {
+    /// 32 hexadecimal digits.
+    #[must_use]
+    pub fn to_hex(self) -> String {
+        use std::fmt::Write as _;
+        self.0.iter().fold(String::with_capacity(32), |mut text, byte| {
+            // Writing into a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
+
+    /// What [`Self::to_hex`] wrote.
+    #[must_use]
+    pub fn from_hex(text: &str) -> Option<Self> {
+        if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        u128::from_str_radix(text, 16).ok().map(|number| Self(number.to_be_bytes()))
+    }
+}
+
+/// A place in the history of one epoch: the number of changes so far, in the order in which they were committed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Position(pub u64);
+
+/// One message of the feed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FeedMessage {
+    /// The history it belongs to.
+    pub epoch: Epoch,
+    /// The position it leads to.
+    pub to: Position,
+    /// The issuer's time: the message holds everything committed until then. It never goes back.
+    pub as_of: UnixMillis,
+    /// Revoked indices.
+    pub change: FeedChange,
+    /// Expiries of the blocks those indices lie in.
+    pub blocks: Vec<BlockExpiry>,
+    /// Cut-offs: those new since `from` in a delta, all in a snapshot.
+    pub cutoffs: Vec<Cutoff>,
+    /// The issuer's JWK Set as JSON, when it changed; always in a snapshot.
+    pub keys: Option<String>,
+    /// Plans, when they changed; always in a snapshot.
+    pub plans: Option<Vec<Plan>>,
+}
+
+/// How a message relates to what an edge already has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FeedChange {
+    /// Adds to the state at exactly this position.
+    Delta {
+        /// That position.
+        from: Position,
+        /// Indices revoked since.
+        revoked: Vec<StatusIndex>,
+    },
+    /// Replaces the state.
+    Snapshot {
+        /// All revoked indices, ascending.
+        revoked: Vec<StatusIndex>,
+    },
+}
+
+/// Why a message was not applied. The state is as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum ApplyError {
+    /// A delta, but there is no state to add it to, or its start is not our position. Ask for a snapshot.
+    #[error("delta does not start where we are")]
+    Gap,
+    /// A delta of another epoch. Ask for a snapshot.
+    #[error("epoch changed")]
+    EpochChanged,
+    /// It would lead to a lower position, or is older than what we have.
+    #[error("older than the state in force")]
+    Rollback,
+    /// A snapshot without keys or plans, or a delta whose positions run backwards.
+    #[error("message is incomplete")]
+    Incomplete,
+    /// Its key set cannot be used.
+    #[error("{0}")]
+    Keys(#[from] KeySetError),
+    /// More revocations than there may be.
+    #[error("more revocations than an edge can hold")]
+    TooLarge,
+}
+
+/// What an edge knows from the feed, at one position.
+#[derive(Debug, Clone)]
+pub struct FeedState {
+    /// The history it is of.
+    pub epoch: Epoch,
+    /// How far it goes.
+    pub position: Position,
+    /// The issuer's time at which it was complete.
+    pub as_of: UnixMillis,
+    /// What is revoked.
+    pub revoked: RevocationSet,
+    /// The issuer's keys.
+    pub keys: KeySet,
+    /// Keys that were published but cannot be used.
+    pub ignored_keys: Vec<IgnoredKey>,
+    /// What each plan allows.
+    pub plans: Vec<Plan>,
+}
+
+impl FeedState {
+    /// The state after `message`; the first of all when `state` is `None`. An error leaves `state` as it was.
+    ///
+    /// # Errors
+    /// See [`ApplyError`].
+    pub fn apply(state: &mut Option<Self>, message: FeedMessage) -> Result<(), ApplyError> {
+        match message.change {
+            FeedChange::Delta { from, ref revoked } => {
+                let current = state.as_mut().ok_or(ApplyError::Gap)?;
+                let revoked = revoked.clone();
+                current.add(from, revoked, message)
+            }
+            FeedChange::Snapshot { ref revoked } => {
+                let revoked = revoked.clone();
+                *state = Some(Self::replace(state.as_ref(), revoked, message)?);
+                Ok(())
+            }
+        }
+    }
+
+    /// Applies a delta. Everything that can fail is done before anything changes.
+    fn add(&mut self, from: Position, revoked: Vec<StatusIndex>, message: FeedMessage) -> Result<(), ApplyError> {
+        if message.epoch != self.epoch {
+            return Err(ApplyError::EpochChanged);
+        }
+        if message.to < from {
+            return Err(ApplyError::Incomplete);
+        }
+        if message.to < self.position || message.as_of < self.as_of {
+            return Err(ApplyError::Rollback);
+        }
+        if from != self.position {
+            return Err(ApplyError::Gap);
+        }
+        let total = self.revoked.indices.len().saturating_add(revoked.len() as u64);
+        if total > u64::from(REVOKED_MAX) || self.revoked.cutoffs.len() + message.cutoffs.len() > CUTOFFS_MAX {
+            return Err(ApplyError::TooLarge);
+        }
+        let keys = message.keys.as_deref().map(|jwks| KeySet::from_jwks(jwks.as_bytes())).transpose()?;
+        self.position = message.to;
+        self.as_of = message.as_of;
+        self.revoked.indices.extend(revoked);
+        self.learn(message.blocks, message.cutoffs);
+        if let Some((keys, ignored)) = keys {
+            self.keys = keys;
+            self.ignored_keys = ignored;
+        }
+        if let Some(plans) = message.plans {
+            self.plans = plans;
+        }
+        Ok(())
+    }
+
+    fn replace(
+        current: Option<&Self>,
+        revoked: Vec<StatusIndex>,
+        message: FeedMessage,
+    ) -> Result<Self, ApplyError> {
+        let FeedMessage { epoch, to, as_of, change: _, blocks, cutoffs, keys, plans } = message;
+        // Time alone orders snapshots of different epochs; within one, the position does too.
+        if current.is_some_and(|state| as_of < state.as_of || (state.epoch == epoch && to < state.position)) {
+            return Err(ApplyError::Rollback);
+        }
+        if revoked.len() as u64 > u64::from(REVOKED_MAX) || cutoffs.len() > CUTOFFS_MAX {
+            return Err(ApplyError::TooLarge);
+        }
+        let (Some(keys), Some(plans)) = (keys, plans) else {
+            return Err(ApplyError::Incomplete);
+        };
+        let (keys, ignored_keys) = KeySet::from_jwks(keys.as_bytes())?;
+        let mut set = RevocationSet::default();
+        set.indices.extend(revoked);
+        let mut state = Self { epoch, position: to, as_of, revoked: set, keys, ignored_keys, plans };
+        state.learn(blocks, cutoffs);
+        Ok(state)
+    }
+
+    fn learn(&mut self, blocks: Vec<BlockExpiry>, cutoffs: Vec<Cutoff>) {
+        self.revoked.indices.learn_expiries(blocks);
+        for cutoff in cutoffs {
+            self.revoked.cutoffs.insert(cutoff);
+        }
+        let horizon = self.as_of.seconds().minus(RETENTION_SECONDS);
+        self.revoked.indices.drop_expired(horizon);
+        self.revoked.cutoffs.drop_expired(horizon);
+    }
+}

@@ -1,0 +1,102 @@
+//! Guards the set of revoked status indices: exact, compressed, and shed a block at a time once its tokens expired.
+
+use std::collections::BTreeMap;
+
+use roaring::RoaringBitmap;
+
+use crate::time::UnixSeconds;
+
+/// Indices are handed to issuer replicas in blocks of this many: one Roaring container, which expires as a whole.
+pub const BLOCK_INDICES: u32 = 1 << 16;
+/// Indices of one Token Status List: sixteen blocks.
+pub const LIST_INDICES: u32 = 1 << 20;
+/// The most revoked indices an edge holds. A feed that brings more is refused, the state grows stale, and the hard
+/// limit then refuses protected routes: never growth without bound, never a forgotten revocation.
+pub const REVOKED_MAX: u32 = 16_000_000;
+
+/// The place of one token in the issuer's status lists: `list * LIST_INDICES + idx`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StatusIndex(pub u32);
+
+impl StatusIndex {
+    /// Bit `idx` of list number `list`; `None` beyond the end of the list or of all lists.
+    #[must_use]
+    pub fn in_list(list: u32, idx: u32) -> Option<Self> {
+        if idx >= LIST_INDICES {
+            return None;
+        }
+        list.checked_mul(LIST_INDICES)?.checked_add(idx).map(Self)
+    }
+
+    /// The number of its list, and its bit there.
+    #[must_use]
+    pub fn list_and_bit(self) -> (u32, u32) {
+        (self.0 / LIST_INDICES, self.0 % LIST_INDICES)
+    }
+
+    /// The block it lies in.
+    #[must_use]
+    pub fn block(self) -> u16 {
+        (self.0 >> 16) as u16
+    }
+}
+
+/// When the last token of a block expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockExpiry {
+    /// The block's number: its indices divided by [`BLOCK_INDICES`].
+    pub block: u16,
+    /// No token of the block lives beyond this.
+    pub expires_at: UnixSeconds,
+}
+
+/// Revoked indices and the expiry of the blocks they lie in.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct IndexSet {
+    revoked: RoaringBitmap,
+    blocks: BTreeMap<u16, UnixSeconds>,
+}
+
+impl IndexSet {
+    /// Whether this index is revoked.
+    #[must_use]
+    pub fn contains(&self, index: StatusIndex) -> bool {
+        self.revoked.contains(index.0)
+    }
+
+    /// Adds revoked indices.
+    pub fn extend(&mut self, indices: impl IntoIterator<Item = StatusIndex>) {
+        self.revoked.extend(indices.into_iter().map(|index| index.0));
+    }
+
+    /// Learns when blocks expire. A later date replaces an earlier one and never the reverse.
+    pub fn learn_expiries(&mut self, expiries: impl IntoIterator<Item = BlockExpiry>) {
+        for BlockExpiry { block, expires_at } in expiries {
+            let known = self.blocks.entry(block).or_insert(expires_at);
+            *known = (*known).max(expires_at);
+        }
+    }
+
+    /// Drops every block that expired before `horizon`. A block whose expiry is not known is kept.
+    pub fn drop_expired(&mut self, horizon: UnixSeconds) {
+        let expired: Vec<u16> =
+            self.blocks.iter().filter(|(_, expires_at)| **expires_at < horizon).map(|(block, _)| *block).collect();
+        for block in expired {
+            self.blocks.remove(&block);
+            let first = u32::from(block) * BLOCK_INDICES;
+            self.revoked.remove_range(first..=first + (BLOCK_INDICES - 1));
+        }
+    }
+
+    /// How many indices are revoked.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.revoked.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.revoked.is_empty()
+    }
+}
