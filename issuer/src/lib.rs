@@ -1,1 +1,141 @@
+//! The issuer: it knows users, gives them tokens, takes tokens back, and tells edges what they need to decide alone.
+//!
+//! [`serve`] runs it on a listener and until a future that the caller has; the program in `main.rs` and the tests are two
+//! such callers. [`App::open`] is everything but the network.
 
+#![forbid(unsafe_code)]
+
+pub mod access;
+pub mod admin;
+pub mod app;
+pub mod body;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod credential;
+pub mod error;
+pub mod feed;
+pub mod keys;
+pub mod login;
+pub mod metrics;
+pub mod password;
+pub mod quota;
+mod routes;
+mod server;
+pub mod status;
+pub mod store;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::watch;
+
+pub use app::{App, routes};
+pub use server::{ServeError, serve};
+
+use clock::Host;
+use config::Settings;
+use feed::Feed;
+use keys::{Existing, KeyError, Keys, write_private};
+use metrics::Metrics;
+use password::{PasswordError, PasswordPool};
+use quota::PlanBook;
+use status::StatusIndices;
+use store::{LogEntry, Store, StoreError};
+
+/// Where the first operator finds the credential.
+const OPERATOR_FILE: &str = "operator.token";
+
+/// Why the issuer cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Its keys.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// Its database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its password parameters.
+    #[error(transparent)]
+    Password(#[from] PasswordError),
+}
+
+impl App {
+    /// Opens the data folder, and makes in it what is not there yet: keys, database, first operator.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub async fn open(settings: Settings, host: Arc<dyn Host>) -> Result<Arc<Self>, OpenError> {
+        let keys = Keys::open(&settings.data_dir, &*host)?;
+        let store = Store::open(&settings.data_dir).await?;
+        let operator_file = settings.data_dir.join(OPERATOR_FILE);
+        store
+            .add_first_operator(&*host, |credential| {
+                let line = zeroize::Zeroizing::new(format!("{}\n", credential.reveal()));
+                Ok(write_private(&operator_file, line.as_bytes(), Existing::IsReplaced, &*host)?)
+            })
+            .await?;
+        let metrics = Arc::new(Metrics::default());
+        let (closing, closing_seen) = watch::channel(false);
+        let feed =
+            Feed::open(store.clone(), Arc::clone(&host), settings.feed, closing_seen, Arc::clone(&metrics))
+                .await?;
+        let passwords = PasswordPool::new(settings.password, Arc::clone(&host), Arc::clone(&metrics))?;
+        let indices = StatusIndices::new(store.clone(), Arc::clone(&host), settings.token.lifetime_seconds);
+        let plans =
+            PlanBook::new(settings.issuer.clone(), settings.plans.clone(), settings.default_plan.clone());
+        let edges_seen = Mutex::new(BTreeMap::new());
+        Ok(Arc::new(Self {
+            settings,
+            host,
+            store,
+            keys,
+            passwords,
+            indices,
+            feed,
+            plans,
+            metrics,
+            edges_seen,
+            closing,
+        }))
+    }
+
+    /// Tells the edges of keys and plans that differ from what they were told. Only who serves does this: a command may
+    /// run with other settings.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn publish(&self) -> Result<(), StoreError> {
+        for entry in [LogEntry::Keys(self.keys.jwks.clone()), LogEntry::Plans(self.plans.to_json())] {
+            if let Some(position) = self.store.log_if_changed(&entry, self.host.seconds()).await? {
+                self.feed.reached(position);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the long polls, and has the service say that it is not ready.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    /// What is to be done now and then: keep the feed's clock and the edges' last signs of life, remove what is of no use.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was not done is done the next time.
+    pub async fn keep_house(&self) -> Result<(), StoreError> {
+        let now = self.feed.now();
+        self.store.raise_clock_floor(now).await?;
+        let seen: Vec<_> = match self.edges_seen.lock() {
+            Ok(edges) => edges.iter().map(|(edge, seen)| (edge.clone(), *seen)).collect(),
+            Err(_) => Vec::new(),
+        };
+        self.store.keep_edges_seen(&seen).await?;
+        self.store.prune_feed_log(now.seconds()).await?;
+        self.store.prune_quota(now.seconds()).await?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

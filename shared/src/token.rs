@@ -21,5 +21,5 @@ pub use issue::{AccessToken, IssueError, IssuedStatus, SigningKey};
 pub use json::{JsonError, JsonValue};
 pub use keys::{Algorithm, IgnoredKey, Key, KeyFault, KeyFingerprint, KeySet, KeySetError, VerifyingKey, KEYS_MAX};
 pub use verify::{
-    LiveToken, ParseError, RustCrypto, SignatureBackend, SignedToken, UntrustedToken, VerifyError, TOKEN_BYTES_MAX,
+    es256_signature_der, LiveToken, ParseError, RustCrypto, SignatureBackend, SignedToken, UntrustedToken, VerifyError, TOKEN_BYTES_MAX,
 };

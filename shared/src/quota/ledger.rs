@@ -411,3 +411,6 @@ impl Terms {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -204,3 +204,6 @@ impl FeedState {
         self.revoked.cutoffs.drop_expired(horizon);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -129,6 +129,14 @@ impl SignatureBackend for RustCrypto {
     }
 }
 
+/// An ES256 signature as JWS carries it (r and s, 32 bytes each) in the DER that hosts with their own verifier want;
+/// `None` when it is not one.
+#[must_use]
+pub fn es256_signature_der(signature: &[u8]) -> Option<Vec<u8>> {
+    let signature = p256::ecdsa::Signature::from_slice(signature).ok()?;
+    Some(signature.to_der().as_bytes().to_vec())
+}
+
 impl<'t> UntrustedToken<'t> {
     /// Decodes `token` strictly: RFC 7515 compact serialisation, base64url without padding or spare bits, and JSON
     /// objects in which nothing stands twice.

@@ -146,7 +146,7 @@ mod tests {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             set.insert((state >> 33) as u32 % 1_000_000);
         }
-        let bytes = encode(set.into_iter()).bits.len();
+        let bytes = encode(set.iter().copied()).bits.len();
         assert!(bytes < 10_400, "{bytes} bytes");
     }
 }

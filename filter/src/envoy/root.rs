@@ -1,0 +1,361 @@
+//! One VM in Envoy: its engine, the calls it has under way and the requests that wait for one of them.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use proxy_wasm::hostcalls::dispatch_http_call;
+use proxy_wasm::traits::{Context, HttpContext, RootContext};
+use proxy_wasm::types::{Action, ContextType};
+use tollgate_shared::time::{Monotonic, Now};
+use tollgate_shared::wire::feed::MESSAGE_BYTES_MAX;
+
+use super::crypto::HostCrypto;
+use super::host::{self, Buffer, Level, Map, MetricKind};
+use super::http::{self, Http};
+use crate::config::Config;
+use crate::engine::{
+    Admission, AnswerFault, Call, CallFailure, CallId, Decision, Engine, Metrics, Patience, Refusal, Reply, RequestView,
+    ResponseHeader, WAIT_MILLIS,
+};
+
+/// The time between ticks, in milliseconds: how late a poll or a refused wait can be.
+const TICK_MILLIS: u32 = 100;
+/// The time to the next tick when a request waits for a call. Calls are made from ticks only: one made by a request would
+/// be answered to that request, and lost with it.
+const URGENT_TICK_MILLIS: u32 = 1;
+/// The most requests of one VM that wait at once; more are refused.
+const WAITING_MAX: usize = 1024;
+
+/// The root context: one for each VM.
+#[derive(Debug)]
+pub(super) struct Root {
+    context: u32,
+    vm: Rc<Vm>,
+}
+
+/// What the contexts of a VM share. Nothing in it stays borrowed across a host call that could come back.
+#[derive(Debug)]
+pub(super) struct Vm {
+    start: Instant,
+    /// Added to both clocks; only the probe build ever sets it.
+    clock_shift_millis: Cell<u64>,
+    engine: RefCell<Option<Engine<HostCrypto>>>,
+    calls: RefCell<BTreeMap<u32, CallId>>,
+    waiting: RefCell<Vec<Waiting>>,
+    /// Headers for the responses of admitted requests.
+    responses: RefCell<BTreeMap<u32, Vec<ResponseHeader>>>,
+    credential: RefCell<String>,
+    last_fault: Cell<Option<AnswerFault>>,
+    metrics: RefCell<Exported>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    context: u32,
+    since: Monotonic,
+}
+
+/// What Envoy's statistics were last told.
+#[derive(Debug, Default)]
+struct Exported {
+    ids: BTreeMap<String, u32>,
+    counts: BTreeMap<String, u64>,
+}
+
+impl Root {
+    pub(super) fn new(context: u32) -> Self {
+        let vm = Vm {
+            start: host::start(),
+            clock_shift_millis: Cell::new(0),
+            engine: RefCell::new(None),
+            calls: RefCell::default(),
+            waiting: RefCell::default(),
+            responses: RefCell::default(),
+            credential: RefCell::default(),
+            last_fault: Cell::new(None),
+            metrics: RefCell::default(),
+        };
+        Self { context, vm: Rc::new(vm) }
+    }
+
+    fn configure(&self) -> Result<(), String> {
+        let json = host::buffer(Buffer::PluginConfiguration, usize::MAX)
+            .map_err(|_| "the plugin configuration could not be read".to_owned())?;
+        if json.is_empty() {
+            return Err("configuration: is empty; give the plugin a `configuration`".to_owned());
+        }
+        let config = Config::parse(&json).map_err(|error| error.to_string())?;
+        if let Some(origin) = &config.origin {
+            let credential = origin.credential.clone().or_else(host::credential_from_environment).ok_or_else(|| {
+                "origin.credential: is missing, and the environment variable TOLLGATE_CREDENTIAL is not set".to_owned()
+            })?;
+            self.vm.credential.replace(credential);
+        }
+        let seed = host::random().ok_or_else(|| "the host has no source of randomness".to_owned())?;
+        let engine = Engine::new(config, HostCrypto::default(), seed);
+        for notice in engine.notices() {
+            host::log(Level::Warn, &format!("tollgate: {notice}"));
+        }
+        self.vm.engine.replace(Some(engine));
+        host::set_tick_period(URGENT_TICK_MILLIS).map_err(|_| "the host has no timer".to_owned())
+    }
+}
+
+impl Context for Root {
+    fn on_http_call_response(&mut self, token: u32, num_headers: usize, body_size: usize, _num_trailers: usize) {
+        let Some(id) = self.vm.calls.borrow_mut().remove(&token) else { return };
+        // No headers: the call failed or timed out, and there is no map to read.
+        let body = if num_headers == 0 { None } else { response_body(body_size) };
+        let outcome = match (&body, response_status(num_headers)) {
+            (Some(body), Some(status)) => Ok(Reply { status, body }),
+            _ => Err(CallFailure::NoAnswer),
+        };
+        self.vm.answer(id, outcome);
+        self.vm.make_due_calls();
+        self.vm.retry_waiting();
+        // Retrying made requests the effective context; the dispatcher goes on with ours.
+        let _ = host::set_effective_context(self.context);
+    }
+}
+
+impl RootContext for Root {
+    fn on_configure(&mut self, _plugin_configuration_size: usize) -> bool {
+        match self.configure() {
+            Ok(()) => true,
+            Err(message) => {
+                host::log(Level::Error, &format!("tollgate: configuration refused: {message}"));
+                false
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let _ = host::set_tick_period(TICK_MILLIS);
+        self.vm.make_due_calls();
+        self.vm.retry_overdue();
+        self.vm.export_metrics();
+        let _ = host::set_effective_context(self.context);
+    }
+
+    fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
+        Some(Box::new(Http::new(context_id, Rc::clone(&self.vm))))
+    }
+
+    fn get_type(&self) -> Option<ContextType> {
+        Some(ContextType::HttpContext)
+    }
+}
+
+impl Vm {
+    pub(super) fn now(&self) -> Now {
+        let mut now = host::now(self.start);
+        let shift = self.clock_shift_millis.get();
+        now.monotonic = now.monotonic.plus(shift);
+        now.wall.0 = now.wall.0.saturating_add(shift);
+        now
+    }
+
+    pub(super) fn check(&self, request: &RequestView<'_>, patience: Patience) -> Option<Decision> {
+        let now = self.now();
+        let decision = self.engine.borrow_mut().as_mut()?.check(request, patience, now);
+        if let Decision::Refuse(refusal) = &decision {
+            host::log(Level::Debug, &format!("tollgate: refused: {}", refusal.denial.reason()));
+        }
+        Some(decision)
+    }
+
+    pub(super) fn patience(&self) -> Patience {
+        if self.waiting.borrow().len() < WAITING_MAX { Patience::MayWait } else { Patience::MustDecide }
+    }
+
+    /// Keeps what an admitted request's response needs, or answers one that could not be changed.
+    pub(super) fn remember(&self, context: u32, admitted: Result<Vec<ResponseHeader>, Refusal>) -> Action {
+        match admitted {
+            Ok(respond) => {
+                if !respond.is_empty() {
+                    self.responses.borrow_mut().insert(context, respond);
+                }
+                Action::Continue
+            }
+            Err(refusal) => http::refuse(&refusal),
+        }
+    }
+
+    pub(super) fn recall(&self, context: u32) -> Vec<ResponseHeader> {
+        self.responses.borrow_mut().remove(&context).unwrap_or_default()
+    }
+
+    pub(super) fn wait(&self, context: u32) {
+        self.waiting.borrow_mut().push(Waiting { context, since: self.now().monotonic });
+        let _ = host::set_tick_period(URGENT_TICK_MILLIS);
+    }
+
+    pub(super) fn forget(&self, context: u32) {
+        self.responses.borrow_mut().remove(&context);
+        self.waiting.borrow_mut().retain(|waiting| waiting.context != context);
+    }
+
+    pub(super) fn owned_among(&self, names: &[&[u8]]) -> Vec<Vec<u8>> {
+        self.engine.borrow().as_ref().map(|engine| engine.strip_trailers(names)).unwrap_or_default()
+    }
+
+    #[cfg(feature = "probe")]
+    pub(super) fn shift_clock(&self, millis: u64) {
+        self.clock_shift_millis.set(self.clock_shift_millis.get().saturating_add(millis));
+        let _ = host::set_tick_period(URGENT_TICK_MILLIS);
+    }
+
+    #[cfg(feature = "probe")]
+    pub(super) fn with_engine<T>(&self, read: impl FnOnce(&Engine<HostCrypto>) -> T) -> Option<T> {
+        self.engine.borrow().as_ref().map(read)
+    }
+
+    fn answer(&self, id: CallId, outcome: Result<Reply<'_>, CallFailure>) {
+        let now = self.now();
+        let mut engine = self.engine.borrow_mut();
+        let Some(engine) = engine.as_mut() else { return };
+        let fault = engine.answer(id, outcome, now).err();
+        // An outage is worth one line when it begins and one when it ends, not one for each attempt.
+        if self.last_fault.replace(fault) == fault {
+            return;
+        }
+        let cluster = engine.origin().map(|origin| origin.cluster.as_str()).unwrap_or_default();
+        match fault {
+            Some(fault) => host::log(Level::Warn, &format!("tollgate: origin.cluster `{cluster}`: {fault}")),
+            None => host::log(Level::Info, &format!("tollgate: origin.cluster `{cluster}`: answers again")),
+        }
+    }
+
+    /// Makes every call that is due. Only ever called with the root as the context, so that the answers come to it.
+    fn make_due_calls(&self) {
+        loop {
+            let now = self.now();
+            let due = self.engine.borrow_mut().as_mut().and_then(|engine| engine.due(now));
+            let Some(call) = due else { return };
+            match self.dispatch(&call) {
+                Some(token) => {
+                    self.calls.borrow_mut().insert(token, call.id);
+                }
+                None => self.answer(call.id, Err(CallFailure::Unroutable)),
+            }
+        }
+    }
+
+    fn dispatch(&self, call: &Call) -> Option<u32> {
+        let engine = self.engine.borrow();
+        let origin = engine.as_ref()?.origin()?;
+        let authorization = format!("Bearer {}", self.credential.borrow());
+        let mut headers = vec![
+            (":method", call.method),
+            (":path", call.path.as_str()),
+            (":authority", origin.authority.as_str()),
+            ("authorization", authorization.as_str()),
+            ("user-agent", concat!("tollgate-filter/", env!("CARGO_PKG_VERSION"))),
+        ];
+        headers.extend(call.headers.iter().map(|(name, value)| (*name, value.as_str())));
+        let body = (!call.body.is_empty()).then_some(call.body.as_slice());
+        let timeout = Duration::from_millis(call.timeout_millis);
+        dispatch_http_call(&origin.cluster, headers, body, Vec::new(), timeout).ok()
+    }
+
+    /// Asks again about every request that waits.
+    fn retry_waiting(&self) {
+        self.retry(|_| Patience::MayWait);
+    }
+
+    /// Ends the wait of requests that waited long enough.
+    fn retry_overdue(&self) {
+        let now = self.now().monotonic;
+        let overdue = |waiting: Waiting| now.since(waiting.since) >= WAIT_MILLIS;
+        if self.waiting.borrow().iter().any(|waiting| overdue(*waiting)) {
+            self.retry(|waiting| if overdue(waiting) { Patience::MustDecide } else { Patience::MayWait });
+        }
+    }
+
+    fn retry(&self, patience: impl Fn(Waiting) -> Patience) {
+        let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
+        for request in waiting {
+            // A request that ended meanwhile has no context any more.
+            if host::set_effective_context(request.context).is_err() {
+                continue;
+            }
+            match http::decide(self, patience(request)) {
+                Some(Decision::Wait) => self.waiting.borrow_mut().push(request),
+                Some(Decision::Admit(admission)) => self.resume(request.context, admission),
+                Some(Decision::Refuse(refusal)) => drop(http::refuse(&refusal)),
+                None => drop(http::refuse(&http::closed())),
+            }
+        }
+        if !self.waiting.borrow().is_empty() {
+            let _ = host::set_tick_period(URGENT_TICK_MILLIS);
+        }
+    }
+
+    fn resume(&self, context: u32, admission: Admission) {
+        if self.remember(context, http::admit(admission)) == Action::Continue {
+            // Fails only if the stream has ended, and then there is nothing to go on with.
+            let _ = host::continue_request();
+        }
+    }
+
+    fn export_metrics(&self) {
+        let now = self.now();
+        let Some(metrics) = self.engine.borrow().as_ref().map(|engine| engine.metrics(now)) else { return };
+        self.metrics.borrow_mut().export(&metrics);
+    }
+}
+
+impl Exported {
+    fn export(&mut self, metrics: &Metrics) {
+        for (outcome, reason, count) in metrics.requests() {
+            // The tags are taken out of the name by the `stats_tags` of the bootstrap.
+            self.count(format!("tollgate_requests_total.outcome.{outcome}.reason.{reason}"), count);
+        }
+        for (counter, count) in metrics.counters() {
+            self.count(counter.name().to_owned(), count);
+        }
+        for (gauge, value) in metrics.gauges() {
+            if let Some(id) = self.id(MetricKind::Gauge, gauge.name()) {
+                let _ = host::record_metric(id, value);
+            }
+        }
+    }
+
+    fn count(&mut self, name: String, count: u64) {
+        let before = self.counts.get(&name).copied().unwrap_or_default();
+        if count == before {
+            return;
+        }
+        if let Some(id) = self.id(MetricKind::Counter, &name) {
+            if host::increment_metric(id, count.saturating_sub(before)).is_ok() {
+                self.counts.insert(name, count);
+            }
+        }
+    }
+
+    fn id(&mut self, kind: MetricKind, name: &str) -> Option<u32> {
+        if let Some(id) = self.ids.get(name) {
+            return Some(*id);
+        }
+        let id = host::define_metric(kind, name).ok()?;
+        self.ids.insert(name.to_owned(), id);
+        Some(id)
+    }
+}
+
+fn response_status(num_headers: usize) -> Option<u16> {
+    if num_headers == 0 {
+        return None;
+    }
+    let map = host::header_map(Map::CallResponseHeaders).ok()?;
+    let headers = host::pairs(&map)?;
+    let (_, status) = headers.iter().find(|(name, _)| *name == b":status")?;
+    std::str::from_utf8(status).ok()?.parse().ok()
+}
+
+fn response_body(size: usize) -> Option<Vec<u8>> {
+    // One byte more than is read: a body that is too long is then refused as such, not taken for a shorter one.
+    if size == 0 { Some(Vec::new()) } else { host::buffer(Buffer::CallResponseBody, size.min(MESSAGE_BYTES_MAX + 1)).ok() }
+}

@@ -1,0 +1,134 @@
+//! All routes on one screen, each with who may use it, and what they share.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{MethodFilter, MethodRouter, on};
+use tokio::sync::watch;
+
+use crate::access::{Access, Gate, check};
+use crate::clock::Host;
+use crate::config::Settings;
+use crate::error::Refusal;
+use crate::feed::Feed;
+use crate::keys::Keys;
+use crate::metrics::Metrics;
+use crate::password::PasswordPool;
+use crate::quota::PlanBook;
+use crate::routes::{admin, edge, login, oauth, ops, well_known};
+use crate::status::StatusIndices;
+use crate::store::{EdgeSeen, Store};
+
+/// Everything that routes share.
+#[derive(Debug)]
+pub struct App {
+    /// What the issuer is to do.
+    pub settings: Settings,
+    /// The machine's clocks and random bytes.
+    pub host: Arc<dyn Host>,
+    /// What must survive.
+    pub store: Store,
+    /// What signs.
+    pub keys: Keys,
+    /// What hashes.
+    pub passwords: PasswordPool,
+    /// What tokens are numbered by.
+    pub indices: StatusIndices,
+    /// What edges are told.
+    pub feed: Feed,
+    /// What each plan allows.
+    pub plans: PlanBook,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// When each edge was last heard of, since this was last written to the store. Its keys are edges with a credential,
+    /// so their number is bounded by what operators made.
+    pub(crate) edges_seen: Mutex<BTreeMap<String, EdgeSeen>>,
+    /// Becomes true when the service closes.
+    pub(crate) closing: watch::Sender<bool>,
+}
+
+/// One route. There is no way to make one without saying who may use it.
+struct Route {
+    method: Method,
+    path: &'static str,
+    access: Access,
+    handler: MethodRouter<Arc<App>>,
+}
+
+/// What there is.
+#[rustfmt::skip]
+fn table(metrics: Access) -> Vec<Route> {
+    use Access::{Edge, Operator, Public, TokenHolder};
+    vec![
+        route(Method::POST,   "/v1/login",                              Public,      login::login),
+        route(Method::POST,   "/oauth2/revoke",                         TokenHolder, oauth::revoke),
+        route(Method::GET,    "/.well-known/jwks.json",                 Public,      well_known::jwks),
+        route(Method::GET,    "/.well-known/oauth-authorization-server", Public,     well_known::authorization_server),
+        route(Method::GET,    "/.well-known/openid-configuration",      Public,      well_known::openid_configuration),
+        route(Method::GET,    "/v1/edge/feed",                          Edge,        edge::feed),
+        route(Method::POST,   "/v1/edge/quota",                         Edge,        edge::quota),
+        route(Method::POST,   "/v1/admin/users",                        Operator,    admin::add_user),
+        route(Method::GET,    "/v1/admin/edges",                        Operator,    admin::list_edges),
+        route(Method::POST,   "/v1/admin/edges",                        Operator,    admin::add_edge),
+        route(Method::DELETE, "/v1/admin/edges/{id}",                   Operator,    admin::remove_edge),
+        route(Method::POST,   "/v1/admin/revocations",                  Operator,    admin::revoke),
+        route(Method::GET,    "/livez",                                 Public,      ops::livez),
+        route(Method::GET,    "/readyz",                                Public,      ops::readyz),
+        route(Method::GET,    "/metrics",                               metrics,     ops::metrics),
+    ]
+}
+
+/// Every route, with who may use it when the settings open nothing.
+#[must_use]
+pub fn routes() -> Vec<(Method, &'static str, Access)> {
+    table(Access::Operator).into_iter().map(|route| (route.method, route.path, route.access)).collect()
+}
+
+fn route<H, T>(method: Method, path: &'static str, access: Access, handler: H) -> Route
+where
+    H: Handler<T, Arc<App>>,
+    T: 'static,
+{
+    // The methods above all have a filter; another would answer to none rather than to any.
+    let handler = match MethodFilter::try_from(method.clone()) {
+        Ok(filter) => on(filter, handler),
+        Err(_) => MethodRouter::new(),
+    };
+    Route { method, path, access, handler }
+}
+
+/// The service, ready to answer.
+pub fn router(app: Arc<App>) -> Router {
+    let metrics = if app.settings.metrics_public { Access::Public } else { Access::Operator };
+    let mut router = Router::new();
+    for Route { method: _, path, access, handler } in table(metrics) {
+        let gate = Gate { app: Arc::clone(&app), access };
+        router = router.route(path, handler.route_layer(from_fn_with_state(gate, check)));
+    }
+    router
+        .fallback(async || Refusal::NotFound)
+        .method_not_allowed_fallback(async || Refusal::Method)
+        .layer(from_fn_with_state(Arc::clone(&app), observe))
+        .with_state(app)
+}
+
+/// Counts and logs a request: its method, its route and how it was answered. Never a path, query, header or body, any of
+/// which may hold a secret.
+async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
+    let route = route.unwrap_or_else(|| "unmatched".to_owned());
+    let started = app.host.now().monotonic;
+    let response = next.run(request).await;
+    let status = response.status().as_u16();
+    let millis = app.host.now().monotonic.since(started);
+    app.metrics.request(&route, status);
+    tracing::info!(target: "tollgate_issuer::access", %method, route, status, millis, "request");
+    response
+}

@@ -1,0 +1,199 @@
+//! Decides what an edge is told: what it lacks, signed, and the instant until which that is everything.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tollgate_shared::revocation::{Epoch, FeedChange, FeedMessage, Position};
+use tollgate_shared::time::{Now, UnixMillis};
+use tollgate_shared::token::SigningKey;
+use tollgate_shared::wire;
+
+use crate::clock::Host;
+use crate::config::FeedSettings;
+use crate::metrics::{FeedKind, Metrics};
+use crate::quota::plans_from_json;
+use crate::store::{FeedRead, LogPart, Logged, RevocationOrder, Store, StoreError};
+
+/// A clock that shows the date but never goes back, not even over a restart: edges refuse a message that is older than
+/// what they have, and a date set back would make every message so.
+#[derive(Debug)]
+pub struct FeedClock {
+    floor: UnixMillis,
+    started: Now,
+    last: AtomicU64,
+}
+
+impl FeedClock {
+    /// A clock that starts at `floor` or now, whichever is later.
+    #[must_use]
+    pub fn new(floor: UnixMillis, now: Now) -> Self {
+        let floor = floor.max(now.wall);
+        Self { floor, started: now, last: AtomicU64::new(floor.0) }
+    }
+
+    /// The instant it is.
+    pub fn read(&self, now: Now) -> UnixMillis {
+        let steady = self.floor.0.saturating_add(now.monotonic.since(self.started.monotonic));
+        let shown = now.wall.0.max(steady);
+        UnixMillis(self.last.fetch_max(shown, Ordering::SeqCst).max(shown))
+    }
+}
+
+/// The feed of this issuer.
+#[derive(Debug)]
+pub struct Feed {
+    /// The history there is.
+    pub epoch: Epoch,
+    /// Its clock.
+    pub clock: FeedClock,
+    store: Store,
+    host: Arc<dyn Host>,
+    settings: FeedSettings,
+    position: watch::Sender<Position>,
+    closing: watch::Receiver<bool>,
+    metrics: Arc<Metrics>,
+}
+
+/// What an edge asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FeedRequest {
+    /// What it has, if anything.
+    pub has: Option<(Epoch, Position)>,
+    /// How long it is content to wait for something new.
+    pub wait: Duration,
+}
+
+/// Why there is no message.
+#[derive(Debug, thiserror::Error)]
+pub enum FeedError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The message could not be written or signed.
+    #[error("feed message could not be encoded")]
+    Encode,
+}
+
+impl Feed {
+    /// The feed in `store`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn open(
+        store: Store,
+        host: Arc<dyn Host>,
+        settings: FeedSettings,
+        closing: watch::Receiver<bool>,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StoreError> {
+        let epoch = store.epoch(&*host).await?;
+        let now = host.now();
+        let floor = store.raise_clock_floor(now.wall).await?;
+        let (position, _) = watch::channel(store.position().await?);
+        let clock = FeedClock::new(floor, now);
+        let feed = Self { epoch, clock, store, host, settings, position, closing, metrics };
+        feed.metrics.position(*feed.position.borrow());
+        Ok(feed)
+    }
+
+    /// What the feed's clock shows.
+    pub fn now(&self) -> UnixMillis {
+        self.clock.read(self.host.now())
+    }
+
+    /// Wakes the polls that wait for this position.
+    pub fn reached(&self, position: Position) {
+        let moved = self.position.send_if_modified(|known| {
+            let ahead = position > *known;
+            *known = position.max(*known);
+            ahead
+        });
+        if moved {
+            self.metrics.position(position);
+        }
+    }
+
+    /// Notices what other processes committed.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn look(&self) -> Result<(), StoreError> {
+        self.reached(self.store.position().await?);
+        Ok(())
+    }
+
+    /// Revokes. When this returns, it is on disk.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn revoke(
+        &self,
+        order: &RevocationOrder,
+        reason: Option<&str>,
+        actor: &str,
+    ) -> Result<Position, StoreError> {
+        let Logged { position, new } = self.store.revoke(order, reason, actor, &*self.host).await?;
+        if new {
+            self.metrics.revoked(order.dimension());
+        }
+        self.reached(position);
+        Ok(position)
+    }
+
+    /// The answer to a poll, encoded and signed by `key`, and the position that the edge has after it.
+    ///
+    /// # Errors
+    /// [`FeedError`].
+    pub async fn answer(
+        &self,
+        request: FeedRequest,
+        key: &SigningKey,
+    ) -> Result<(Vec<u8>, Position), FeedError> {
+        let after = request.has.filter(|(epoch, _)| *epoch == self.epoch).map(|(_, position)| position);
+        if let Some(after) = after {
+            self.wait_beyond(after, request.wait.min(self.settings.long_poll_max)).await;
+        }
+        // Before the reading begins: everything that was committed by this instant is in it.
+        let as_of = self.now();
+        let read = self.store.read_feed(after, self.settings.delta_max, as_of.seconds()).await?;
+        let to = read.to;
+        self.metrics.feed_answered(match read.part {
+            LogPart::Whole => FeedKind::Snapshot,
+            LogPart::After(from) if from == to => FeedKind::Empty,
+            LogPart::After(_) => FeedKind::Delta,
+        });
+        let message = self.message(read, as_of)?;
+        Ok((wire::feed::seal(&message, key).ok_or(FeedError::Encode)?, to))
+    }
+
+    /// Waits until the position is beyond `after`, or other than it, or the time is up, or the service closes.
+    async fn wait_beyond(&self, after: Position, wait: Duration) {
+        let mut position = self.position.subscribe();
+        if wait.is_zero() || *position.borrow_and_update() != after {
+            return;
+        }
+        let _open = self.metrics.poll_opened();
+        let mut closing = self.closing.clone();
+        tokio::select! {
+            // An error means that the sender is gone, which ends the wait as well.
+            _ = position.wait_for(|position| *position != after) => {}
+            _ = closing.wait_for(|closing| *closing) => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+
+    fn message(&self, read: FeedRead, as_of: UnixMillis) -> Result<FeedMessage, FeedError> {
+        let FeedRead { to, part, indices, blocks, cutoffs, keys, plans } = read;
+        let plans = match plans {
+            Some(text) => Some(plans_from_json(&text).ok_or(StoreError::Corrupt("feed_log.body"))?),
+            None => None,
+        };
+        let change = match part {
+            LogPart::After(from) => FeedChange::Delta { from, revoked: indices },
+            LogPart::Whole => FeedChange::Snapshot { revoked: indices },
+        };
+        Ok(FeedMessage { epoch: self.epoch, to, as_of, change, blocks, cutoffs, keys, plans })
+    }
+}

@@ -1,0 +1,173 @@
+//! Guards the two private keys: the one that signs tokens and the one that signs the feed.
+//!
+//! *What comes in:* two files of one seed each. *What goes out:* keys that can sign and cannot be printed. *What an
+//! attacker gains if this is wrong:* every identity there is. So a file that others may read is refused, not mended: who
+//! could read it may have done so.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use base64ct::{Base64UrlUnpadded, Encoding};
+use sha2::{Digest, Sha256};
+use tollgate_shared::token::{KeySet, KeySetError, SigningKey};
+use zeroize::Zeroizing;
+
+use crate::clock::{EntropyError, Host, random};
+
+const SIGNING_KEY_FILE: &str = "signing.key";
+const FEED_KEY_FILE: &str = "feed.key";
+
+/// The private keys, and what is published of them.
+#[derive(Debug)]
+pub struct Keys {
+    /// Signs tokens.
+    pub signing: SigningKey,
+    /// Signs the feed.
+    pub feed: SigningKey,
+    /// The JWK Set with the keys that verify tokens.
+    pub jwks: String,
+    /// The entity tag of that set, quoted.
+    pub jwks_etag: String,
+    /// The same set, to verify with.
+    pub verifying: KeySet,
+}
+
+/// Why the keys or their folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The file system refused.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// Which file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        error: io::Error,
+    },
+    /// Others than the owner may read or write it.
+    #[error("{}: others may read or write it (mode {mode:04o}); make it 0600 and consider its content known", path.display())]
+    Exposed {
+        /// Which file.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
+    /// It does not hold a key.
+    #[error("{}: not 32 bytes in base64url", path.display())]
+    Malformed {
+        /// Which file.
+        path: PathBuf,
+    },
+    /// A new key could not be made.
+    #[error(transparent)]
+    Entropy(#[from] EntropyError),
+    /// The published set is not one that verifiers accept.
+    #[error("own key set: {0}")]
+    Published(#[from] KeySetError),
+}
+
+impl Keys {
+    /// The keys of this folder, which are made if they are not there.
+    ///
+    /// # Errors
+    /// [`KeyError`] names the file.
+    pub fn open(data_dir: &Path, host: &dyn Host) -> Result<Self, KeyError> {
+        create_private_dir(data_dir)?;
+        let signing = open_key(&data_dir.join(SIGNING_KEY_FILE), host)?;
+        let feed = open_key(&data_dir.join(FEED_KEY_FILE), host)?;
+        let jwks = serde_json::json!({ "keys": [signing.public_jwk()] }).to_string();
+        let (verifying, _) = KeySet::from_jwks(jwks.as_bytes())?;
+        let jwks_etag = format!("\"{}\"", Base64UrlUnpadded::encode_string(&Sha256::digest(&jwks)));
+        Ok(Self { signing, feed, jwks, jwks_etag, verifying })
+    }
+
+    /// The feed key's public half in base64url, with which filters are configured.
+    #[must_use]
+    pub fn trust_anchor(&self) -> String {
+        Base64UrlUnpadded::encode_string(&self.feed.public_bytes())
+    }
+}
+
+fn create_private_dir(path: &Path) -> Result<(), KeyError> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| at(path, error))
+}
+
+/// Reads the key in `path`. If there is none, one is made; of two processes that do so at once, the first one's stays.
+fn open_key(path: &Path, host: &dyn Host) -> Result<SigningKey, KeyError> {
+    match read_key(path) {
+        Err(KeyError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
+            let seed = Zeroizing::new(random::<32>(host)?);
+            let text = Zeroizing::new(Base64UrlUnpadded::encode_string(seed.as_slice()) + "\n");
+            match write_private(path, text.as_bytes(), Existing::Stays, host) {
+                Err(KeyError::Io { error, .. }) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                other => other?,
+            }
+            read_key(path)
+        }
+        result => result,
+    }
+}
+
+fn read_key(path: &Path) -> Result<SigningKey, KeyError> {
+    let mode = fs::metadata(path).map_err(|error| at(path, error))?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(KeyError::Exposed { path: path.to_owned(), mode });
+    }
+    let text = Zeroizing::new(fs::read(path).map_err(|error| at(path, error))?);
+    let mut seed = Zeroizing::new([0u8; 32]);
+    let malformed = || KeyError::Malformed { path: path.to_owned() };
+    let decoded =
+        Base64UrlUnpadded::decode(text.trim_ascii_end(), seed.as_mut_slice()).map_err(|_| malformed())?;
+    if decoded.len() != 32 {
+        return Err(malformed());
+    }
+    Ok(SigningKey::from_seed(&seed))
+}
+
+/// What becomes of a file that is already there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// It stays, and writing fails.
+    Stays,
+    /// It is replaced.
+    IsReplaced,
+}
+
+/// Writes a file that only its owner may read: whole and durable, or not at all.
+///
+/// # Errors
+/// [`KeyError::Io`], with `AlreadyExists` when the file is there and stays.
+pub fn write_private(
+    path: &Path,
+    content: &[u8],
+    existing: Existing,
+    host: &dyn Host,
+) -> Result<(), KeyError> {
+    let suffix = u64::from_le_bytes(random::<8>(host)?);
+    let temporary = path.with_extension(format!("{suffix:016x}.tmp"));
+    let write = || -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(content)?;
+        file.sync_all()?;
+        match existing {
+            // A link, unlike a rename, fails when the name is taken.
+            Existing::Stays => fs::hard_link(&temporary, path)?,
+            Existing::IsReplaced => fs::rename(&temporary, path)?,
+        }
+        // The name is durable only once the folder is.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        fs::File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
+    };
+    let written = write();
+    if existing == Existing::Stays || written.is_err() {
+        // The content is under its own name by now, or nowhere; a failure to tidy up changes neither.
+        let _ = fs::remove_file(&temporary);
+    }
+    written.map_err(|error| at(path, error))
+}
+
+fn at(path: &Path, error: io::Error) -> KeyError {
+    KeyError::Io { path: path.to_owned(), error }
+}

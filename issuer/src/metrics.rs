@@ -1,0 +1,191 @@
+//! Counts what the issuer does, in the words of OpenMetrics. Labels come from closed sets, never from a request.
+
+use std::fmt;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use tollgate_shared::revocation::{Dimension, Position};
+
+use crate::quota::UnitCounts;
+
+/// How a login ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LoginOutcome {
+    /// With a token.
+    Admitted,
+    /// Unknown user, wrong password, or disabled.
+    Refused,
+    /// The request made no sense.
+    Malformed,
+    /// Too many at once.
+    Busy,
+    /// Our fault.
+    Failed,
+}
+
+/// What a poll was answered with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeedKind {
+    /// Everything.
+    Snapshot,
+    /// What was new.
+    Delta,
+    /// That nothing was.
+    Empty,
+}
+
+/// One label whose values are ours.
+type OneLabel = [(&'static str, &'static str); 1];
+
+/// All metrics.
+pub struct Metrics {
+    registry: Registry,
+    logins: Family<OneLabel, Counter>,
+    login_seconds: Histogram,
+    password_waiting: Gauge,
+    password_wait_seconds: Histogram,
+    revocations: Family<OneLabel, Counter>,
+    feed_answers: Family<OneLabel, Counter>,
+    polls_open: Gauge,
+    position: Gauge,
+    quota_units: Family<OneLabel, Counter>,
+    requests: Family<[(&'static str, String); 2], Counter>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Metrics")
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let seconds = || Histogram::new(exponential_buckets(0.001, 2.0, 14));
+        let mut metrics = Self {
+            registry: Registry::with_prefix("tollgate_issuer"),
+            logins: Family::default(),
+            login_seconds: seconds(),
+            password_waiting: Gauge::default(),
+            password_wait_seconds: seconds(),
+            revocations: Family::default(),
+            feed_answers: Family::default(),
+            polls_open: Gauge::default(),
+            position: Gauge::default(),
+            quota_units: Family::default(),
+            requests: Family::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let Self { registry, .. } = self;
+        registry.register("logins", "Logins, by outcome", self.logins.clone());
+        registry.register_with_unit(
+            "login_duration",
+            "Time from a login's request to its answer",
+            Unit::Seconds,
+            self.login_seconds.clone(),
+        );
+        registry.register(
+            "password_queue_depth",
+            "Logins that wait for a worker",
+            self.password_waiting.clone(),
+        );
+        registry.register_with_unit(
+            "password_queue_wait",
+            "Time that logins waited for a worker",
+            Unit::Seconds,
+            self.password_wait_seconds.clone(),
+        );
+        registry.register("revocations", "Revocations, by dimension", self.revocations.clone());
+        registry.register("feed_answers", "Answers to polls of the feed, by kind", self.feed_answers.clone());
+        registry.register("feed_polls_open", "Polls that are held", self.polls_open.clone());
+        registry.register("feed_position", "The feed's position", self.position.clone());
+        registry.register("quota_units", "Units granted, allowed and denied", self.quota_units.clone());
+        registry.register("http_requests", "Requests, by route and status", self.requests.clone());
+    }
+
+    /// The metrics as text.
+    #[must_use]
+    pub fn text(&self) -> Option<String> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry).ok().map(|()| text)
+    }
+
+    pub(crate) fn login(&self, outcome: LoginOutcome, millis: u64) {
+        let outcome = match outcome {
+            LoginOutcome::Admitted => "admitted",
+            LoginOutcome::Refused => "refused",
+            LoginOutcome::Malformed => "malformed",
+            LoginOutcome::Busy => "busy",
+            LoginOutcome::Failed => "failed",
+        };
+        self.logins.get_or_create(&[("outcome", outcome)]).inc();
+        self.login_seconds.observe(seconds(millis));
+    }
+
+    pub(crate) fn password_queue(&self, change: i64) {
+        self.password_waiting.inc_by(change);
+    }
+
+    pub(crate) fn password_waited(&self, millis: u64) {
+        self.password_wait_seconds.observe(seconds(millis));
+    }
+
+    pub(crate) fn revoked(&self, dimension: Dimension) {
+        self.revocations.get_or_create(&[("dimension", dimension.name())]).inc();
+    }
+
+    pub(crate) fn feed_answered(&self, kind: FeedKind) {
+        let kind = match kind {
+            FeedKind::Snapshot => "snapshot",
+            FeedKind::Delta => "delta",
+            FeedKind::Empty => "empty",
+        };
+        self.feed_answers.get_or_create(&[("kind", kind)]).inc();
+    }
+
+    /// Counts a held poll until the guard is dropped.
+    pub(crate) fn poll_opened(&self) -> OpenPoll {
+        self.polls_open.inc();
+        OpenPoll(self.polls_open.clone())
+    }
+
+    pub(crate) fn position(&self, position: Position) {
+        self.position.set(i64::try_from(position.0).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn quota(&self, counts: UnitCounts) {
+        let UnitCounts { granted, allowed, denied } = counts;
+        for (what, units) in [("granted", granted), ("allowed", allowed), ("denied", denied)] {
+            self.quota_units.get_or_create(&[("what", what)]).inc_by(units);
+        }
+    }
+
+    pub(crate) fn request(&self, route: &str, status: u16) {
+        let labels = [("route", route.to_owned()), ("status", status.to_string())];
+        self.requests.get_or_create(&labels).inc();
+    }
+}
+
+/// A poll that is held.
+#[derive(Debug)]
+pub(crate) struct OpenPoll(Gauge);
+
+impl Drop for OpenPoll {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a duration in milliseconds is far below 2^52")]
+fn seconds(millis: u64) -> f64 {
+    millis as f64 / 1000.0
+}

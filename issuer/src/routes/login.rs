@@ -1,0 +1,95 @@
+//! `POST /v1/login`
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{bounded, json};
+use crate::app::App;
+use crate::body::Json;
+use crate::error::{Refusal, defect};
+use crate::login::{Login, LoginError, LoginRequest};
+use crate::metrics::LoginOutcome;
+use crate::password::{Password, TypedPassword};
+
+/// The client that a login is for when it names none.
+const FIRST_PARTY: &str = "first-party";
+/// The longest `scope`, in bytes.
+const SCOPE_BYTES_MAX: usize = 4096;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LoginBody {
+    username: String,
+    password: TypedPassword,
+    client_id: Option<String>,
+    scope: Option<String>,
+    device: Option<String>,
+}
+
+pub(crate) async fn login(State(app): State<Arc<App>>, body: Result<Json<LoginBody>, Refusal>) -> Response {
+    let started = app.host.now().monotonic;
+    let result = answer(&app, body).await;
+    let outcome = match &result {
+        Ok(_) => LoginOutcome::Admitted,
+        Err(Refusal::Login) => LoginOutcome::Refused,
+        Err(Refusal::Busy) => LoginOutcome::Busy,
+        Err(Refusal::Unavailable | Refusal::Internal) => LoginOutcome::Failed,
+        Err(
+            Refusal::Invalid(_)
+            | Refusal::Scope
+            | Refusal::Credential
+            | Refusal::CredentialKind
+            | Refusal::OtherEdge
+            | Refusal::NotFound
+            | Refusal::Method
+            | Refusal::MediaType
+            | Refusal::TooLarge
+            | Refusal::BodyTimeout
+            | Refusal::Exists
+            | Refusal::StaleSequence,
+        ) => LoginOutcome::Malformed,
+    };
+    app.metrics.login(outcome, app.host.now().monotonic.since(started));
+    result.into_response()
+}
+
+async fn answer(app: &App, body: Result<Json<LoginBody>, Refusal>) -> Result<Response, Refusal> {
+    let Json(LoginBody { username, password, client_id, scope, device }) = body?;
+    let client = client_id.unwrap_or_else(|| FIRST_PARTY.to_owned());
+    bounded("username", &username)?;
+    bounded("client_id", &client)?;
+    if let Some(device) = &device {
+        bounded("device", device)?;
+    }
+    if scope.as_ref().is_some_and(|scope| scope.len() > SCOPE_BYTES_MAX) {
+        return Err(Refusal::Invalid(format!("scope: must be at most {SCOPE_BYTES_MAX} bytes long")));
+    }
+    let password = Password::new(password.0)?;
+    let Login { access_token, expires_in, scope, user } =
+        app.log_in(LoginRequest { username, password, client, scope, device }).await?;
+    let body = json!({
+        "access_token": access_token,
+        "token_type": "Bearer",
+        "expires_in": expires_in,
+        "scope": scope,
+        "user": { "id": user.id, "username": user.username, "plan": user.plan },
+    });
+    Ok(json(StatusCode::OK, &body))
+}
+
+impl From<LoginError> for Refusal {
+    fn from(error: LoginError) -> Self {
+        match error {
+            LoginError::Refused => Self::Login,
+            LoginError::Scope => Self::Scope,
+            LoginError::Password(error) => error.into(),
+            LoginError::Store(error) => error.into(),
+            LoginError::Entropy(_) | LoginError::Issue(_) => defect(&error),
+        }
+    }
+}

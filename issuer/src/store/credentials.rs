@@ -1,0 +1,194 @@
+//! Keeps the credentials of operators and edges, and when each edge was last heard of.
+
+use sqlx::Row as _;
+use tollgate_shared::revocation::Position;
+use tollgate_shared::time::UnixSeconds;
+
+use super::{Store, StoreError, exists, signed, unsigned};
+use crate::clock::Host;
+use crate::credential::{CredentialKind, NewCredential, SecretDigest};
+
+/// A credential in force.
+#[derive(Debug, Clone)]
+pub struct StoredCredential {
+    /// Whose it is.
+    pub name: String,
+    /// What the presented secret must hash to.
+    pub digest: SecretDigest,
+}
+
+/// When an edge was last heard of, and what it had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EdgeSeen {
+    /// When.
+    pub at: UnixSeconds,
+    /// Up to where it had the feed.
+    pub position: Position,
+}
+
+/// An edge that has a credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EdgeRecord {
+    /// Its name.
+    pub id: String,
+    /// Since when.
+    pub created_at: UnixSeconds,
+    /// When it was last heard of.
+    pub seen: Option<EdgeSeen>,
+}
+
+impl Store {
+    /// Makes a credential for `name`. It is shown by the caller, once.
+    ///
+    /// # Errors
+    /// [`StoreError::Exists`] when `name` has one in force.
+    pub async fn add_credential(
+        &self,
+        kind: CredentialKind,
+        name: &str,
+        host: &dyn Host,
+    ) -> Result<NewCredential, StoreError> {
+        let credential = NewCredential::generate(kind, host)?;
+        let mut write = self.write().await?;
+        insert(&mut write, kind, name, &credential, host.seconds()).await?;
+        write.commit().await?;
+        Ok(credential)
+    }
+
+    /// Makes the first operator's credential, if there has never been one. `keep` puts it where the operator finds it,
+    /// before it is in force: if that fails, nothing has changed.
+    ///
+    /// # Errors
+    /// [`StoreError`], or what `keep` failed with.
+    pub async fn add_first_operator(
+        &self,
+        host: &dyn Host,
+        keep: impl FnOnce(&NewCredential) -> Result<(), StoreError> + Send,
+    ) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        let operators: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM credentials WHERE kind = 'operator'")
+            .fetch_one(&mut *write)
+            .await?;
+        if operators == 0 {
+            let credential = NewCredential::generate(CredentialKind::Operator, host)?;
+            keep(&credential)?;
+            insert(&mut write, CredentialKind::Operator, "first", &credential, host.seconds()).await?;
+        }
+        write.commit().await?;
+        Ok(())
+    }
+
+    /// The credential in force with this public id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn credential(
+        &self,
+        kind: CredentialKind,
+        id: &str,
+    ) -> Result<Option<StoredCredential>, StoreError> {
+        let row = sqlx::query(
+            "SELECT name, digest FROM credentials WHERE id = ? AND kind = ? AND withdrawn_at IS NULL",
+        )
+        .bind(id)
+        .bind(kind.name())
+        .fetch_optional(&self.readers)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        let digest = SecretDigest::from_bytes(row.try_get("digest")?);
+        let digest = digest.ok_or(StoreError::Corrupt("credentials.digest"))?;
+        Ok(Some(StoredCredential { name: row.try_get("name")?, digest }))
+    }
+
+    /// Withdraws the credential of `name`.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when there is none in force.
+    pub async fn withdraw_credential(
+        &self,
+        kind: CredentialKind,
+        name: &str,
+        now: UnixSeconds,
+    ) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        let withdrawn = sqlx::query(
+            "UPDATE credentials SET withdrawn_at = ? WHERE kind = ? AND name = ? AND withdrawn_at IS NULL",
+        )
+        .bind(signed(now.0))
+        .bind(kind.name())
+        .bind(name)
+        .execute(&mut *write)
+        .await?;
+        write.commit().await?;
+        if withdrawn.rows_affected() == 0 { Err(StoreError::Missing) } else { Ok(()) }
+    }
+
+    /// All edges with a credential in force, by name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn edges(&self) -> Result<Vec<EdgeRecord>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT name, created_at, seen_at, position FROM credentials LEFT JOIN edge_activity ON edge = name \
+             WHERE kind = 'edge' AND withdrawn_at IS NULL ORDER BY name",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        let mut edges = Vec::with_capacity(rows.len());
+        for row in rows {
+            let created_at: i64 = row.try_get("created_at")?;
+            let seen_at: Option<i64> = row.try_get("seen_at")?;
+            let position: Option<i64> = row.try_get("position")?;
+            let seen = seen_at.zip(position).map(|(at, position)| EdgeSeen {
+                at: UnixSeconds(unsigned(at)),
+                position: Position(unsigned(position)),
+            });
+            edges.push(EdgeRecord {
+                id: row.try_get("name")?,
+                created_at: UnixSeconds(unsigned(created_at)),
+                seen,
+            });
+        }
+        Ok(edges)
+    }
+
+    /// Keeps when edges were last heard of, in one transaction for all of them.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn keep_edges_seen(&self, seen: &[(String, EdgeSeen)]) -> Result<(), StoreError> {
+        let mut write = self.write().await?;
+        for (edge, EdgeSeen { at, position }) in seen {
+            sqlx::query(
+                "INSERT INTO edge_activity (edge, seen_at, position) VALUES (?, ?, ?) ON CONFLICT (edge) \
+                 DO UPDATE SET seen_at = excluded.seen_at, position = excluded.position",
+            )
+            .bind(edge)
+            .bind(signed(at.0))
+            .bind(signed(position.0))
+            .execute(&mut *write)
+            .await?;
+        }
+        write.commit().await?;
+        Ok(())
+    }
+}
+
+async fn insert(
+    write: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
+    kind: CredentialKind,
+    name: &str,
+    credential: &NewCredential,
+    now: UnixSeconds,
+) -> Result<(), StoreError> {
+    sqlx::query("INSERT INTO credentials (id, kind, name, digest, created_at) VALUES (?, ?, ?, ?, ?)")
+        .bind(&credential.id)
+        .bind(kind.name())
+        .bind(name)
+        .bind(credential.digest.as_bytes().as_slice())
+        .bind(signed(now.0))
+        .execute(&mut **write)
+        .await
+        .map_err(exists)?;
+    Ok(())
+}

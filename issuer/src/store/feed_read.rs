@@ -1,0 +1,174 @@
+//! Reads from the feed's history what an edge lacks, all of it as of one instant.
+
+use sqlx::sqlite::SqliteRow;
+use sqlx::{Row as _, Sqlite, Transaction};
+use tollgate_shared::revocation::{BlockExpiry, Cutoff, Dimension, Position, RETENTION_SECONDS, StatusIndex};
+use tollgate_shared::time::UnixSeconds;
+
+use super::feed_log::last_body;
+use super::{Store, StoreError, signed, unsigned};
+
+/// What an edge lacks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FeedRead {
+    /// The position it leads to.
+    pub to: Position,
+    /// Whether that is everything or only what is new.
+    pub part: LogPart,
+    /// Revoked indices, ascending.
+    pub indices: Vec<StatusIndex>,
+    /// The expiries of their blocks.
+    pub blocks: Vec<BlockExpiry>,
+    /// Cut-offs.
+    pub cutoffs: Vec<Cutoff>,
+    /// The JWK Set; in a delta only if it changed.
+    pub keys: Option<String>,
+    /// The plans as JSON; in a delta only if they changed.
+    pub plans: Option<String>,
+}
+
+/// Whether a reading is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogPart {
+    /// What came after this position.
+    After(Position),
+    /// Everything in force.
+    Whole,
+}
+
+impl Store {
+    /// What came after `after`; everything still in force at `now` when `after` is `None`, further back than `delta_max`,
+    /// ahead of the log, or before numbers were used again.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn read_feed(
+        &self,
+        after: Option<Position>,
+        delta_max: u64,
+        now: UnixSeconds,
+    ) -> Result<FeedRead, StoreError> {
+        let mut read = self.read().await?;
+        let to: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(position), 0) FROM feed_log")
+            .fetch_one(&mut *read)
+            .await?;
+        let to = Position(unsigned(to));
+        let reused: i64 =
+            sqlx::query_scalar("SELECT COALESCE(MAX(position), 0) FROM feed_log WHERE kind = 'reuse'")
+                .fetch_one(&mut *read)
+                .await?;
+        let reused = Position(unsigned(reused));
+        let near = |after: &Position| *after <= to && *after >= reused && to.0 - after.0 <= delta_max;
+        let found = match after.filter(near) {
+            Some(after) => delta(&mut read, after, to).await?,
+            None => snapshot(&mut read, to, now).await?,
+        };
+        read.commit().await?;
+        Ok(found)
+    }
+}
+
+async fn delta(
+    read: &mut Transaction<'static, Sqlite>,
+    after: Position,
+    to: Position,
+) -> Result<FeedRead, StoreError> {
+    let rows = sqlx::query(
+        "SELECT kind, status_index, dimension, issuer, value, issued_before, until, body FROM feed_log \
+         WHERE position > ? ORDER BY position",
+    )
+    .bind(signed(after.0))
+    .fetch_all(&mut **read)
+    .await?;
+    let mut found = FeedRead::empty(to, LogPart::After(after));
+    for row in &rows {
+        found.take(row)?;
+    }
+    found.finish(read).await
+}
+
+async fn snapshot(
+    read: &mut Transaction<'static, Sqlite>,
+    to: Position,
+    now: UnixSeconds,
+) -> Result<FeedRead, StoreError> {
+    let rows = sqlx::query(
+        "SELECT kind, status_index, dimension, issuer, value, issued_before, until, body FROM feed_log \
+         WHERE kind IN ('index', 'cutoff') AND until >= ? ORDER BY position",
+    )
+    .bind(signed(now.minus(RETENTION_SECONDS).0))
+    .fetch_all(&mut **read)
+    .await?;
+    let mut found = FeedRead::empty(to, LogPart::Whole);
+    for row in &rows {
+        found.take(row)?;
+    }
+    found.keys = last_body(read, "keys").await?;
+    found.plans = last_body(read, "plans").await?;
+    found.finish(read).await
+}
+
+impl FeedRead {
+    fn empty(to: Position, part: LogPart) -> Self {
+        Self {
+            to,
+            part,
+            indices: Vec::new(),
+            blocks: Vec::new(),
+            cutoffs: Vec::new(),
+            keys: None,
+            plans: None,
+        }
+    }
+
+    fn take(&mut self, row: &SqliteRow) -> Result<(), StoreError> {
+        let kind: &str = row.try_get("kind")?;
+        match kind {
+            "index" => {
+                let index: i64 = row.try_get("status_index")?;
+                let index = u32::try_from(index).map_err(|_| StoreError::Corrupt("feed_log.status_index"))?;
+                self.indices.push(StatusIndex(index));
+            }
+            "cutoff" => self.cutoffs.push(cutoff(row)?),
+            "keys" => self.keys = row.try_get("body")?,
+            "plans" => self.plans = row.try_get("body")?,
+            "reuse" => {}
+            _ => return Err(StoreError::Corrupt("feed_log.kind")),
+        }
+        Ok(())
+    }
+
+    /// Sorts the indices and adds the expiries of the blocks they lie in.
+    async fn finish(mut self, read: &mut Transaction<'static, Sqlite>) -> Result<Self, StoreError> {
+        self.indices.sort_unstable();
+        let mut last = None;
+        for index in &self.indices {
+            let block = index.block();
+            if last == Some(block) {
+                continue;
+            }
+            last = Some(block);
+            let expires_at: Option<i64> =
+                sqlx::query_scalar("SELECT expires_at FROM status_blocks WHERE block = ?")
+                    .bind(i64::from(block))
+                    .fetch_optional(&mut **read)
+                    .await?;
+            let expires_at = expires_at.ok_or(StoreError::Corrupt("status_blocks"))?;
+            self.blocks.push(BlockExpiry { block, expires_at: UnixSeconds(unsigned(expires_at)) });
+        }
+        Ok(self)
+    }
+}
+
+fn cutoff(row: &SqliteRow) -> Result<Cutoff, StoreError> {
+    let dimension: &str = row.try_get("dimension")?;
+    let issued_before: Option<i64> = row.try_get("issued_before")?;
+    let until: i64 = row.try_get("until")?;
+    Ok(Cutoff {
+        dimension: Dimension::of(dimension).ok_or(StoreError::Corrupt("feed_log.dimension"))?,
+        issuer: row.try_get("issuer")?,
+        value: row.try_get("value")?,
+        issued_before: issued_before.map(|date| UnixSeconds(unsigned(date))),
+        until: UnixSeconds(unsigned(until)),
+    })
+}

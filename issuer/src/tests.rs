@@ -1,0 +1,181 @@
+//! The issuer from outside: requests against the router, on a folder of their own and a clock that stands still.
+
+mod access;
+mod feed;
+mod login;
+mod quota;
+mod settings;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tollgate_shared::revocation::{FeedMessage, FeedState};
+use tollgate_shared::time::{Monotonic, Now, UnixMillis};
+use tollgate_shared::wire::feed::TrustAnchor;
+use tower::ServiceExt;
+
+use crate::app::{App, router};
+use crate::clock::{EntropyError, Host, SystemHost};
+use crate::config::{Flags, PasswordSettings, Settings};
+
+const PASSWORD: &str = "correct horse";
+const START: UnixMillis = UnixMillis(1_800_000_000_000);
+
+#[derive(Debug)]
+struct TestHost {
+    wall: AtomicU64,
+    monotonic: AtomicU64,
+}
+
+impl TestHost {
+    fn new() -> Arc<Self> {
+        Arc::new(Self { wall: AtomicU64::new(START.0), monotonic: AtomicU64::new(0) })
+    }
+
+    fn advance(&self, millis: u64) {
+        self.wall.fetch_add(millis, Ordering::SeqCst);
+        self.monotonic.fetch_add(millis, Ordering::SeqCst);
+    }
+}
+
+impl Host for TestHost {
+    fn now(&self) -> Now {
+        let wall = UnixMillis(self.wall.load(Ordering::SeqCst));
+        Now { wall, monotonic: Monotonic(self.monotonic.load(Ordering::SeqCst)) }
+    }
+
+    fn fill(&self, bytes: &mut [u8]) -> Result<(), EntropyError> {
+        SystemHost::new().fill(bytes)
+    }
+}
+
+struct Bench {
+    folder: TempDir,
+    host: Arc<TestHost>,
+    app: Arc<App>,
+    operator: String,
+}
+
+struct Answer {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("{}: {:?}", self.status, self.body))
+    }
+
+    fn header(&self, name: header::HeaderName) -> &str {
+        self.headers.get(name).map(|value| value.to_str().unwrap()).unwrap_or_default()
+    }
+}
+
+fn settings(folder: &Path) -> Settings {
+    let flags = Flags { data_dir: Some(folder.to_owned()), ..Flags::default() };
+    let settings = Settings::load(None, &BTreeMap::new(), &flags).unwrap();
+    let password =
+        PasswordSettings { memory_kib: 8, iterations: 1, parallelism: 1, queue_max: 8, workers: 2 };
+    Settings { password, ..settings }
+}
+
+impl Bench {
+    async fn new() -> Self {
+        Self::with(|settings| settings).await
+    }
+
+    async fn with(change: impl FnOnce(Settings) -> Settings) -> Self {
+        let folder = TempDir::new().unwrap();
+        let host = TestHost::new();
+        let app = App::open(change(settings(folder.path())), host.clone()).await.unwrap();
+        app.publish().await.unwrap();
+        let operator =
+            std::fs::read_to_string(folder.path().join("operator.token")).unwrap().trim().to_owned();
+        Self { folder, host, app, operator }
+    }
+
+    /// A second process on the same data.
+    async fn another(&self) -> Arc<App> {
+        App::open(settings(self.folder.path()), self.host.clone()).await.unwrap()
+    }
+
+    async fn edge(&self, id: &str) -> String {
+        self.app.add_edge(id).await.unwrap().reveal().to_owned()
+    }
+
+    async fn user(&self, name: &str) -> String {
+        let body = json!({ "username": name, "password": PASSWORD, "scopes": ["read", "write"], "roles": ["member"] });
+        let answer = self.post("/v1/admin/users", Some(&self.operator), &body).await;
+        assert_eq!(answer.status, StatusCode::CREATED, "{:?}", answer.json());
+        answer.json()["id"].as_str().unwrap().to_owned()
+    }
+
+    async fn login(&self, name: &str) -> Value {
+        let answer = self.post("/v1/login", None, &json!({ "username": name, "password": PASSWORD })).await;
+        assert_eq!(answer.status, StatusCode::OK, "{:?}", answer.json());
+        answer.json()
+    }
+
+    async fn post(&self, path: &str, credential: Option<&str>, body: &Value) -> Answer {
+        self.send(Method::POST, path, credential, "application/json", body.to_string()).await
+    }
+
+    async fn form(&self, path: &str, credential: Option<&str>, body: &str) -> Answer {
+        self.send(Method::POST, path, credential, "application/x-www-form-urlencoded", body.to_owned()).await
+    }
+
+    async fn get(&self, path: &str, credential: Option<&str>) -> Answer {
+        self.send(Method::GET, path, credential, "", String::new()).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        credential: Option<&str>,
+        kind: &str,
+        body: String,
+    ) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(credential) = credential {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {credential}"));
+        }
+        if !kind.is_empty() {
+            request = request.header(header::CONTENT_TYPE, kind);
+        }
+        self.request(request.body(Body::from(body)).unwrap()).await
+    }
+
+    async fn request(&self, request: Request<Body>) -> Answer {
+        let response = router(Arc::clone(&self.app)).oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, usize::MAX).await.unwrap().to_vec();
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    fn open_message(&self, bytes: &[u8]) -> FeedMessage {
+        TrustAnchor::new(&self.app.keys.feed.public_bytes()).unwrap().open(bytes).unwrap()
+    }
+
+    /// One poll of an edge, applied to what it has.
+    async fn poll(&self, edge: &str, state: &mut Option<FeedState>, wait: u64) -> FeedMessage {
+        let path = match state {
+            Some(state) => {
+                format!("/v1/edge/feed?epoch={}&after={}&wait={wait}", state.epoch.to_hex(), state.position.0)
+            }
+            None => "/v1/edge/feed".to_owned(),
+        };
+        let answer = self.get(&path, Some(edge)).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        let message = self.open_message(&answer.body);
+        FeedState::apply(state, message.clone()).unwrap();
+        message
+    }
+}

@@ -1,0 +1,160 @@
+//! Who may use which route.
+
+use super::*;
+use crate::access::Access;
+use crate::routes;
+
+/// A request that each route would answer if the caller were allowed: its path and its body. A route without a case here
+/// fails the test below.
+fn case(method: &Method, path: &str) -> Option<(&'static str, &'static str, String)> {
+    let json = "application/json";
+    Some(match (method.as_str(), path) {
+        ("POST", "/oauth2/revoke") => {
+            ("/oauth2/revoke", "application/x-www-form-urlencoded", "token=x".to_owned())
+        }
+        ("GET", "/v1/edge/feed") => ("/v1/edge/feed", "", String::new()),
+        ("POST", "/v1/edge/quota") => {
+            ("/v1/edge/quota", json, json!({ "edge": "eu-1", "epoch": "e", "sequence": 1 }).to_string())
+        }
+        ("POST", "/v1/admin/users") => {
+            ("/v1/admin/users", json, json!({ "username": "new", "password": PASSWORD }).to_string())
+        }
+        ("GET", "/v1/admin/edges") => ("/v1/admin/edges", "", String::new()),
+        ("POST", "/v1/admin/edges") => ("/v1/admin/edges", json, json!({ "id": "eu-2" }).to_string()),
+        ("DELETE", "/v1/admin/edges/{id}") => ("/v1/admin/edges/eu-9", "", String::new()),
+        ("POST", "/v1/admin/revocations") => {
+            ("/v1/admin/revocations", json, json!({ "dimension": "subject", "value": "u_1" }).to_string())
+        }
+        ("GET", "/metrics") => ("/metrics", "", String::new()),
+        _ => return None,
+    })
+}
+
+#[tokio::test]
+async fn every_route_that_is_not_public_refuses_everyone_else() {
+    let bench = Bench::new().await;
+    let edge = bench.edge("eu-1").await;
+    bench.edge("eu-9").await;
+    let stranger = format!("{}x", &bench.operator[..bench.operator.len() - 1]);
+    for (method, path, access) in routes() {
+        let (right, wrong) = match access {
+            Access::Public => continue,
+            Access::Operator | Access::TokenHolder => (&bench.operator, &edge),
+            Access::Edge => (&edge, &bench.operator),
+        };
+        let (uri, kind, body) = case(&method, path).unwrap_or_else(|| panic!("no case for {method} {path}"));
+        let send = |credential| bench.send(method.clone(), uri, credential, kind, body.clone());
+        for credential in [
+            None,
+            Some("garbage"),
+            Some("tgo_00000000_00000000000000000000000000000000"),
+            Some(stranger.as_str()),
+        ] {
+            let answer = send(credential).await;
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{method} {path} {credential:?}");
+            assert!(answer.header(header::WWW_AUTHENTICATE).starts_with("Bearer"), "{method} {path}");
+            if access == Access::TokenHolder {
+                assert_eq!(answer.json(), json!({ "error": "invalid_client" }));
+            } else {
+                assert_eq!(answer.header(header::CONTENT_TYPE), "application/problem+json");
+            }
+        }
+        assert_eq!(send(Some(wrong)).await.status, StatusCode::FORBIDDEN, "{method} {path}");
+        let answer = send(Some(right)).await;
+        assert!(answer.status.is_success(), "{method} {path}: {}", answer.status);
+    }
+}
+
+#[test]
+fn what_is_public_is_public_on_purpose() {
+    let public: Vec<_> = routes()
+        .into_iter()
+        .filter(|route| route.2 == Access::Public)
+        .map(|(method, path, _)| (method, path))
+        .collect();
+    let expected = [
+        (Method::POST, "/v1/login"),
+        (Method::GET, "/.well-known/jwks.json"),
+        (Method::GET, "/.well-known/oauth-authorization-server"),
+        (Method::GET, "/.well-known/openid-configuration"),
+        (Method::GET, "/livez"),
+        (Method::GET, "/readyz"),
+    ];
+    assert_eq!(public, expected);
+}
+
+#[tokio::test]
+async fn a_withdrawn_credential_is_no_credential() {
+    let bench = Bench::new().await;
+    let edge = bench.edge("eu-1").await;
+    assert_eq!(bench.get("/v1/edge/feed", Some(&edge)).await.status, StatusCode::OK);
+    let list = bench.get("/v1/admin/edges", Some(&bench.operator)).await.json();
+    assert_eq!(list["edges"][0]["id"], "eu-1");
+    assert_eq!(list["edges"][0]["seen_at"], START.0 / 1000);
+    let again = json!({ "id": "eu-1" });
+    assert_eq!(
+        bench.post("/v1/admin/edges", Some(&bench.operator), &again).await.status,
+        StatusCode::CONFLICT
+    );
+    let withdraw =
+        || bench.send(Method::DELETE, "/v1/admin/edges/eu-1", Some(&bench.operator), "", String::new());
+    assert_eq!(withdraw().await.status, StatusCode::NO_CONTENT);
+    assert_eq!(withdraw().await.status, StatusCode::NOT_FOUND);
+    assert_eq!(bench.get("/v1/edge/feed", Some(&edge)).await.status, StatusCode::UNAUTHORIZED);
+    assert_eq!(
+        bench.post("/v1/admin/edges", Some(&bench.operator), &again).await.status,
+        StatusCode::CREATED
+    );
+}
+
+#[tokio::test]
+async fn what_does_not_exist_is_a_problem_too() {
+    let bench = Bench::new().await;
+    for (method, path, status) in [
+        (Method::GET, "/nowhere", StatusCode::NOT_FOUND),
+        (Method::GET, "/v1/login", StatusCode::METHOD_NOT_ALLOWED),
+        (Method::PUT, "/v1/admin/users", StatusCode::METHOD_NOT_ALLOWED),
+    ] {
+        let answer = bench.send(method, path, None, "", String::new()).await;
+        assert_eq!(answer.status, status, "{path}");
+        assert_eq!(answer.header(header::CONTENT_TYPE), "application/problem+json");
+    }
+}
+
+#[tokio::test]
+async fn the_key_set_is_sent_once() {
+    let bench = Bench::new().await;
+    let first = bench.get("/.well-known/jwks.json", None).await;
+    assert_eq!(first.header(header::CONTENT_TYPE), "application/jwk-set+json");
+    assert!(first.json()["keys"][0].get("d").is_none());
+    let etag = first.header(header::ETAG).to_owned();
+    let request = Request::builder().uri("/.well-known/jwks.json").header(header::IF_NONE_MATCH, etag);
+    let second = bench.request(request.body(Body::empty()).unwrap()).await;
+    assert_eq!((second.status, second.body.len()), (StatusCode::NOT_MODIFIED, 0));
+    for path in ["/.well-known/oauth-authorization-server", "/.well-known/openid-configuration"] {
+        assert_eq!(bench.get(path, None).await.json()["issuer"], bench.app.settings.issuer.as_str());
+    }
+}
+
+#[tokio::test]
+async fn a_closing_service_is_alive_but_not_ready() {
+    let bench = Bench::new().await;
+    assert_eq!(bench.get("/readyz", None).await.status, StatusCode::OK);
+    bench.app.close();
+    assert_eq!(bench.get("/readyz", None).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(bench.get("/livez", None).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn metrics_tell_what_happened() {
+    let bench = Bench::with(|settings| Settings { metrics_public: true, ..settings }).await;
+    bench.user("alice").await;
+    bench.login("alice").await;
+    let text = String::from_utf8(bench.get("/metrics", None).await.body).unwrap();
+    assert!(text.contains("tollgate_issuer_logins_total{outcome=\"admitted\"} 1"), "{text}");
+    assert!(
+        text.contains("tollgate_issuer_http_requests_total{route=\"/v1/login\",status=\"200\"} 1"),
+        "{text}"
+    );
+    assert!(text.ends_with("# EOF\n"));
+}

@@ -1,0 +1,226 @@
+//! Revocations, and how edges hear of them.
+
+use std::collections::BTreeSet;
+
+use tollgate_shared::revocation::{FeedChange, Position, StatusIndex};
+
+use super::*;
+use crate::feed::FeedClock;
+use crate::store::RevocationOrder;
+
+async fn revoke(bench: &Bench, token: &str, client: &str) -> StatusCode {
+    bench.form("/oauth2/revoke", None, &format!("token={token}&client_id={client}")).await.status
+}
+
+#[tokio::test]
+async fn a_revoked_token_is_in_the_next_delta() {
+    let bench = Bench::new().await;
+    bench.user("alice").await;
+    let edge = bench.edge("eu-1").await;
+    let mut state = None;
+    let first = bench.poll(&edge, &mut state, 0).await;
+    assert!(matches!(first.change, FeedChange::Snapshot { .. }));
+    assert!(first.keys.is_some() && first.plans.is_some());
+    let token = bench.login("alice").await["access_token"].as_str().unwrap().to_owned();
+    assert_eq!(revoke(&bench, &token, "first-party").await, StatusCode::OK);
+    let second = bench.poll(&edge, &mut state, 0).await;
+    assert_eq!(second.change, FeedChange::Delta { from: first.to, revoked: vec![StatusIndex(0)] });
+    assert_eq!(second.blocks.len(), 1);
+    // Once more changes nothing, and the proof of freshness is empty.
+    assert_eq!(revoke(&bench, &token, "first-party").await, StatusCode::OK);
+    let third = bench.poll(&edge, &mut state, 0).await;
+    assert_eq!(third.change, FeedChange::Delta { from: second.to, revoked: Vec::new() });
+    // Who starts now has the same set.
+    let mut fresh = None;
+    bench.poll(&edge, &mut fresh, 0).await;
+    assert_eq!(fresh.unwrap().revoked, state.unwrap().revoked);
+}
+
+#[tokio::test]
+async fn a_token_is_revoked_by_its_client_or_an_operator_only() {
+    let bench = Bench::new().await;
+    bench.user("alice").await;
+    let token = bench.login("alice").await["access_token"].as_str().unwrap().to_owned();
+    let before = bench.app.store.position().await.unwrap();
+    let form = format!("token={token}&client_id=another");
+    let answer = bench.form("/oauth2/revoke", None, &form).await;
+    assert_eq!(
+        (answer.status, answer.json()),
+        (StatusCode::BAD_REQUEST, json!({ "error": "invalid_grant" }))
+    );
+    let twice =
+        bench.form("/oauth2/revoke", None, &format!("token={token}&token=x&client_id=first-party")).await;
+    assert_eq!(twice.json()["error"], "invalid_request");
+    let answer = bench.form("/oauth2/revoke", None, "token=garbage&client_id=another").await;
+    assert_eq!((answer.status, answer.body.len()), (StatusCode::OK, 0));
+    assert_eq!(bench.app.store.position().await.unwrap(), before);
+    let answer = bench.form("/oauth2/revoke", Some(&bench.operator), &format!("token={token}")).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert!(bench.app.store.position().await.unwrap() > before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_poller_that_follows_fifty_concurrent_revokers_has_exactly_the_set_of_the_database() {
+    let bench = Arc::new(Bench::new().await);
+    let edge = bench.edge("eu-1").await;
+    let other = bench.another().await;
+    let mut state = None;
+    let start = bench.poll(&edge, &mut state, 0).await.to;
+    let mut indices = BTreeSet::new();
+    for _ in 0..200 {
+        indices.insert(bench.app.indices.next().await.unwrap().index);
+    }
+    let mut revokers = tokio::task::JoinSet::new();
+    let all: Vec<StatusIndex> = indices.iter().copied().collect();
+    for (number, chunk) in all.chunks(4).enumerate() {
+        // Half of them in another process, which our polls are not woken by.
+        let app = if number % 2 == 0 { Arc::clone(&bench.app) } else { Arc::clone(&other) };
+        let chunk = chunk.to_vec();
+        revokers.spawn(async move {
+            for index in chunk {
+                app.feed.revoke(&RevocationOrder::Index(index), None, "test").await.unwrap();
+            }
+        });
+    }
+    let follower = {
+        let bench = Arc::clone(&bench);
+        tokio::spawn(async move {
+            let mut deltas = 0;
+            while state.as_ref().unwrap().position < Position(start.0 + 200) {
+                bench.app.feed.look().await.unwrap();
+                let message = bench.poll(&edge, &mut state, 0).await;
+                assert!(matches!(message.change, FeedChange::Delta { .. }));
+                deltas += 1;
+            }
+            assert!(deltas > 0);
+            state.unwrap()
+        })
+    };
+    while let Some(done) = revokers.join_next().await {
+        done.unwrap();
+    }
+    let state = follower.await.unwrap();
+    assert_eq!(state.position, Position(start.0 + 200));
+    assert_eq!(state.revoked.indices.len(), 200);
+    assert!(indices.iter().all(|index| state.revoked.indices.contains(*index)));
+}
+
+#[tokio::test]
+async fn a_held_poll_ends_with_the_revocation_it_waited_for() {
+    let bench = Arc::new(Bench::new().await);
+    let edge = bench.edge("eu-1").await;
+    let mut state = None;
+    bench.poll(&edge, &mut state, 0).await;
+    let held = {
+        let bench = Arc::clone(&bench);
+        tokio::spawn(async move { bench.poll(&edge, &mut state, 30).await })
+    };
+    // Until the poll is held indeed.
+    while !bench.app.metrics.text().unwrap().contains("feed_polls_open 1") {
+        tokio::task::yield_now().await;
+    }
+    let order = json!({ "dimension": "session", "value": "s_1", "reason": "lost" });
+    let answer = bench.post("/v1/admin/revocations", Some(&bench.operator), &order).await.json();
+    let message = held.await.unwrap();
+    assert_eq!(message.to.0, answer["position"].as_u64().unwrap());
+    assert_eq!(message.epoch.to_hex(), answer["epoch"].as_str().unwrap());
+    assert_eq!((message.cutoffs.len(), message.cutoffs[0].issued_before), (1, None));
+}
+
+#[tokio::test]
+async fn closing_ends_a_held_poll() {
+    let bench = Arc::new(Bench::new().await);
+    let edge = bench.edge("eu-1").await;
+    let mut state = None;
+    bench.poll(&edge, &mut state, 0).await;
+    let held = {
+        let bench = Arc::clone(&bench);
+        tokio::spawn(async move { bench.poll(&edge, &mut state, 30).await })
+    };
+    while !bench.app.metrics.text().unwrap().contains("feed_polls_open 1") {
+        tokio::task::yield_now().await;
+    }
+    bench.app.close();
+    assert!(matches!(held.await.unwrap().change, FeedChange::Delta { revoked, .. } if revoked.is_empty()));
+}
+
+#[tokio::test]
+async fn who_is_ahead_or_far_behind_or_of_another_history_gets_a_snapshot() {
+    let bench = Bench::with(|settings| {
+        let feed = crate::config::FeedSettings { delta_max: 2, ..settings.feed };
+        Settings { feed, ..settings }
+    })
+    .await;
+    let edge = bench.edge("eu-1").await;
+    for number in 0..5 {
+        let order = bench.app.revocation_order("session", &format!("s_{number}"), None, None).unwrap();
+        bench.app.feed.revoke(&order, None, "test").await.unwrap();
+    }
+    let epoch = bench.app.feed.epoch.to_hex();
+    let other = "0".repeat(32);
+    for (query, snapshot) in [
+        (format!("?epoch={epoch}&after=5"), false),
+        (format!("?epoch={epoch}&after=4"), true),
+        (format!("?epoch={epoch}&after=8&wait=30"), true),
+        (format!("?epoch={other}&after=7&wait=30"), true),
+        ("?after=7".to_owned(), true),
+    ] {
+        let answer = bench.get(&format!("/v1/edge/feed{query}"), Some(&edge)).await;
+        let message = bench.open_message(&answer.body);
+        assert_eq!(matches!(message.change, FeedChange::Snapshot { .. }), snapshot, "{query}");
+        assert_eq!(message.to, Position(7));
+    }
+    let answer = bench.get("/v1/edge/feed?epoch=zz&after=1", Some(&edge)).await;
+    assert_eq!(answer.json()["detail"], "epoch: must be 32 hex digits");
+}
+
+#[tokio::test]
+async fn a_restart_publishes_nothing_that_was_published() {
+    let bench = Bench::new().await;
+    let before = bench.app.store.position().await.unwrap();
+    let again = bench.another().await;
+    again.publish().await.unwrap();
+    assert_eq!(again.store.position().await.unwrap(), before);
+    assert_eq!(again.feed.epoch, bench.app.feed.epoch);
+}
+
+#[tokio::test]
+async fn what_is_forgotten_does_not_move_the_position_back() {
+    let bench = Bench::new().await;
+    let order = bench.app.revocation_order("session", "s_1", None, None).unwrap();
+    bench.app.feed.revoke(&order, None, "test").await.unwrap();
+    let last = bench.app.feed.revoke(&order, None, "test").await.unwrap();
+    bench.host.advance(3 * 86_400_000);
+    bench.app.keep_house().await.unwrap();
+    assert_eq!(bench.app.store.position().await.unwrap(), last);
+    let edge = bench.edge("eu-1").await;
+    let mut state = None;
+    bench.poll(&edge, &mut state, 0).await;
+    assert!(state.unwrap().revoked.cutoffs.is_empty());
+}
+
+#[test]
+fn the_feed_clock_never_goes_back() {
+    let now = |wall, monotonic| Now { wall: UnixMillis(wall), monotonic: Monotonic(monotonic) };
+    let clock = FeedClock::new(UnixMillis(5_000), now(1_000, 0));
+    let mut last = UnixMillis(0);
+    for (wall, monotonic) in
+        [(1_000, 0), (1_500, 500), (900_000, 1_000), (10, 1_500), (10, 2_000), (900_001, 2_001)]
+    {
+        let shown = clock.read(now(wall, monotonic));
+        assert!(shown >= last, "{shown:?} after {last:?}");
+        last = shown;
+    }
+    assert_eq!(last, UnixMillis(900_001));
+    assert_eq!(FeedClock::new(UnixMillis(5_000), now(1_000, 7)).read(now(0, 17)), UnixMillis(5_010));
+}
+
+#[tokio::test]
+async fn the_feed_clock_does_not_go_back_over_a_restart() {
+    let bench = Bench::new().await;
+    bench.host.advance(600_000);
+    bench.app.keep_house().await.unwrap();
+    let shown = bench.app.feed.now();
+    bench.host.wall.store(START.0, Ordering::SeqCst);
+    assert!(bench.another().await.feed.now() >= shown);
+}
