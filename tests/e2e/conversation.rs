@@ -18,7 +18,7 @@ use serde_json::{json, Value};
 use tollgate_shared::time::UnixSeconds;
 use tollgate_shared::token::{AccessToken, IssuedStatus};
 
-pub(crate) use origin::{Origin, OriginChange, ISSUER};
+use origin::{Origin, OriginChange, ISSUER};
 
 /// A script.
 #[derive(Debug, Clone, Deserialize)]
@@ -27,6 +27,9 @@ pub(crate) struct Conversation {
     /// What it shows, in a sentence.
     #[serde(rename = "about")]
     _about: String,
+    /// What the issuer is like before the edge starts.
+    #[serde(default)]
+    before: OriginChange,
     /// Changes to `origin` of the filter's configuration.
     #[serde(default)]
     origin: BTreeMap<String, Value>,
@@ -203,6 +206,13 @@ impl Conversation {
             (name.clone(), key.issue(token).expect("claims serialise"))
         };
         self.tokens.iter().map(mint).collect()
+    }
+
+    /// The issuer it begins with.
+    fn issuer(&self, start: UnixSeconds) -> Result<Arc<Mutex<Origin>>> {
+        let mut origin = Origin::new(start);
+        origin.change(&self.before)?;
+        Ok(Arc::new(Mutex::new(origin)))
     }
 
     async fn hold(&self, host: &mut impl Host, origin: &Arc<Mutex<Origin>>, start: UnixSeconds) -> Result<()> {

@@ -24,7 +24,15 @@ pub(super) fn find<'r>(sources: &[TokenHeader], request: &RequestView<'r>) -> Re
             return Err(Denial::AmbiguousCredential);
         }
         for (place, source) in std::iter::once(first).chain(candidates) {
-            let Some(token) = after_prefix(value, source.value_prefix.as_bytes()) else { continue };
+            let prefix = source.value_prefix.as_bytes();
+            let Some(token) = after_prefix(value, prefix) else {
+                // Hosts join repeated headers with commas, and then ours may stand second.
+                let joined = value.split(|byte| *byte == b',').skip(1).map(<[u8]>::trim_ascii_start);
+                if !prefix.is_empty() && joined.into_iter().any(|part| after_prefix(part, prefix).is_some()) {
+                    return Err(Denial::AmbiguousCredential);
+                }
+                continue;
+            };
             if found.is_some() {
                 return Err(Denial::AmbiguousCredential);
             }

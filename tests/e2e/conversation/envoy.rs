@@ -125,7 +125,7 @@ async fn every_conversation_goes_as_written_with_envoy() {
         let conversation = super::load(&name).unwrap();
         let evidence = Evidence::named(&format!("conversation-{name}")).unwrap();
         let start = wall().seconds();
-        let origin = Arc::new(Mutex::new(Origin::new(start)));
+        let origin = conversation.issuer(start).unwrap();
         let shift = Arc::new(Mutex::new(0));
         let issuer = serve(Arc::clone(&origin), Arc::clone(&shift)).await.unwrap();
         let plugin = conversation.plugin(&origin.lock().unwrap().anchor());

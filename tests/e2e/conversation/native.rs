@@ -109,7 +109,7 @@ impl Host for Native {
 async fn every_conversation_goes_as_written_with_the_engine() -> Result<()> {
     for name in super::names()? {
         let conversation = super::load(&name)?;
-        let origin = Arc::new(Mutex::new(Origin::new(START)));
+        let origin = conversation.issuer(START)?;
         let plugin = conversation.plugin(&origin.lock().expect("not poisoned").anchor());
         let config = Config::parse(plugin.to_string().as_bytes()).with_context(|| name.clone())?;
         let engine = Engine::new(config, RustCrypto, 42);

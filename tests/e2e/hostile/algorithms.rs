@@ -26,7 +26,7 @@ pub(super) fn fill(bench: &mut Bench<'_>) {
 
 fn none(bench: &mut Bench<'_>) {
     let spellings =
-        ["none", "None", "NONE", "nOnE", "none ", " none", "none\u{0}", "n\u{f6}ne", "null", "unsecured", "plain", ""];
+        ["none", "None", "NONE", "nOnE", "nonE", "none ", " none", "none\u{0}", "n\u{f6}ne", "null", "unsecured", "plain"];
     for (place, spelling) in spellings.into_iter().enumerate() {
         let raw = json!(spelling).to_string();
         let signed = bench.under_member("alg", &raw);
@@ -115,8 +115,10 @@ fn weak_secrets(bench: &mut Bench<'_>) {
 fn malformed(bench: &mut Bench<'_>) {
     let missing = object_without(bench.issuer.header(Algorithm::EdDsa), "alg");
     bench.refuse(&MALFORMED, "alg-missing", bench.under_header(missing));
-    let capital = object_with(bench.issuer.header(Algorithm::EdDsa), "ALG", "\"EdDSA\"").replace("\"alg\"", "\"a1g\"");
-    bench.refuse(&MALFORMED, "alg-member-in-capitals", bench.under_header(capital));
+    let mut capitals = bench.issuer.header(Algorithm::EdDsa);
+    capitals.remove("alg");
+    let capitals = object_with(capitals, "ALG", "\"EdDSA\"");
+    bench.refuse(&MALFORMED, "alg-member-in-capitals", bench.under_header(capitals));
     let raws = [
         ("null", "null"),
         ("zero", "0"),
