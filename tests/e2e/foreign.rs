@@ -3,8 +3,6 @@
 //! Beside ordinary tokens it signs any bytes it is given, so that a token can be odd in one respect and genuine in all
 //! others: only then does its refusal show that this respect is looked at.
 
-#![expect(clippy::expect_used, reason = "a fixture that cannot be made ends the test")]
-
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,9 +10,9 @@ use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _,
-    RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding,
-    RsaKeyPair,
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ED25519, EcdsaKeyPair,
+    Ed25519KeyPair, KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512,
+    RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding, RsaKeyPair, UnparsedPublicKey, VerificationAlgorithm,
 };
 use aws_lc_rs::{digest, hmac};
 use base64ct::{Base64, Base64UrlUnpadded, Encoding as _};
@@ -246,6 +244,18 @@ impl Keys {
             }
             Algorithm::Rs256 => self.sign_rsa(RsaScheme::Rs256, message),
         }
+    }
+
+    /// Whether one of these keys made this signature over this message.
+    pub(crate) fn made(&self, signature: &[u8], message: &[u8]) -> bool {
+        Algorithm::ALL.into_iter().any(|algorithm| {
+            let verification: &'static dyn VerificationAlgorithm = match algorithm {
+                Algorithm::EdDsa => &ED25519,
+                Algorithm::Es256 => &ECDSA_P256_SHA256_FIXED,
+                Algorithm::Rs256 => &RSA_PKCS1_2048_8192_SHA256,
+            };
+            UnparsedPublicKey::new(verification, self.raw(algorithm)).verify(message, signature).is_ok()
+        })
     }
 
     /// A signature of the RSA key in any scheme.

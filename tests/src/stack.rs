@@ -28,11 +28,14 @@ pub struct StackOptions {
     pub through_fault_proxy: bool,
     /// The id under which the edge is added.
     pub edge_id: String,
-    plugin: Edit,
-    bootstrap: Edit,
+    /// Changes to the filter's configuration; see [`StackOptions::edit_plugin`].
+    pub plugin: Edit,
+    /// Changes to Envoy's configuration; see [`StackOptions::edit_bootstrap`].
+    pub bootstrap: Edit,
 }
 
-type Edit = Box<dyn FnOnce(&mut Value) + Send>;
+/// Changes a configuration before it is used.
+pub type Edit = Box<dyn FnOnce(&mut Value) + Send>;
 
 impl Default for StackOptions {
     fn default() -> Self {
