@@ -157,7 +157,7 @@ impl Config {
         let mut deserializer = serde_json::Deserializer::from_slice(json);
         let raw: raw::Config = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
             let path = error.path().to_string();
-            let path = if path == "." { "configuration".to_owned() } else { path };
+            let path = if matches!(path.as_str(), "." | "?") { "configuration".to_owned() } else { path };
             ConfigError::at(path, error.inner())
         })?;
         deserializer.end().map_err(|error| ConfigError::at("configuration", error))?;

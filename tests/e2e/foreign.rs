@@ -10,9 +10,10 @@ use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::KeySize;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ED25519, EcdsaKeyPair,
-    Ed25519KeyPair, KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512,
-    RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding, RsaKeyPair, UnparsedPublicKey, VerificationAlgorithm,
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ED25519,
+    EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_2048_8192_SHA256, RSA_PKCS1_SHA256,
+    RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512, RsaEncoding,
+    RsaKeyPair, UnparsedPublicKey, VerificationAlgorithm,
 };
 use aws_lc_rs::{digest, hmac};
 use base64ct::{Base64, Base64UrlUnpadded, Encoding as _};
@@ -32,7 +33,8 @@ const PKCS8_WRAPPER: usize = 22;
 const RSA_MODULUS: std::ops::Range<usize> = 9..265;
 /// `DigestInfo` of SHA-256 up to the digest (RFC 8017 section 9.2).
 const SHA256_INFO: [u8; 19] = [
-    0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, 0x04, 0x20,
+    0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00,
+    0x04, 0x20,
 ];
 
 static SHARED: LazyLock<ForeignIssuer> =
@@ -216,8 +218,10 @@ impl Keys {
         let es_der = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, es_document.as_ref());
         let rs_document = AsDer::<Pkcs8V1Der<'_>>::as_der(&rs).expect("the RSA key as PKCS#8");
         // The wrapper is an OCTET STRING with a length of two bytes.
-        let rs_inner = rs_document.as_ref().get(PKCS8_WRAPPER..).and_then(|wrapper| wrapper.strip_prefix(&[0x04, 0x82]));
-        let rs_inner = rs_inner.and_then(|wrapper| wrapper.get(2..)).expect("an RSAPrivateKey inside of PKCS#8");
+        let rs_inner =
+            rs_document.as_ref().get(PKCS8_WRAPPER..).and_then(|wrapper| wrapper.strip_prefix(&[0x04, 0x82]));
+        let rs_inner =
+            rs_inner.and_then(|wrapper| wrapper.get(2..)).expect("an RSAPrivateKey inside of PKCS#8");
         let encoding = [
             EncodingKey::from_ed_der(ed_document.as_ref()),
             EncodingKey::from_ec_der(es_document.as_ref()),

@@ -140,9 +140,22 @@ impl Bench<'_> {
     }
 
     /// Adds a whole `Authorization` header.
-    fn refuse_value(&mut self, class: &Class, status: u16, name: impl Into<String>, authorization: impl Into<Vec<u8>>) {
+    fn refuse_value(
+        &mut self,
+        class: &Class,
+        status: u16,
+        name: impl Into<String>,
+        authorization: impl Into<Vec<u8>>,
+    ) {
         let Class { row, reasons, why } = *class;
-        self.hostile.push(Hostile { name: name.into(), row, why, authorization: authorization.into(), reasons, status });
+        self.hostile.push(Hostile {
+            name: name.into(),
+            row,
+            why,
+            authorization: authorization.into(),
+            reasons,
+            status,
+        });
     }
 }
 
@@ -202,7 +215,9 @@ fn hostile_tokens_cover_the_checklist_and_have_names() {
         let kebab = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
         assert!(!name.is_empty() && name.bytes().all(kebab), "{name}: not in kebab case");
         assert!(!why.is_empty() && !reasons.is_empty() && [400, 401].contains(status), "{name}: incomplete");
-        assert!(!authorization.iter().any(|byte| b"\r\n\0".contains(byte)), "{name}: no host can receive it");
+        let delivered = !authorization.iter().any(|byte| b"\r\n\0".contains(byte));
+        // HTTP drops white space around a value, and what is left might be good.
+        assert!(delivered && authorization.trim_ascii() == authorization, "{name}: no host receives this");
     }
     let values: BTreeSet<&[u8]> = hostile.iter().map(|hostile| hostile.authorization.as_slice()).collect();
     assert_eq!(values.len(), hostile.len(), "two of them are the same");
@@ -228,7 +243,10 @@ fn a_token_that_is_odd_in_its_text_is_genuine_otherwise() {
         if let Some(token) = token.filter(|_| about_text) {
             let (signed, signature) = token.rsplit_once('.').unwrap_or_default();
             let signature = Base64UrlUnpadded::decode_vec(signature).unwrap_or_default();
-            assert!(issuer.genuine.made(&signature, signed.as_bytes()), "{name}: refused for its signature alone");
+            assert!(
+                issuer.genuine.made(&signature, signed.as_bytes()),
+                "{name}: refused for its signature alone"
+            );
         }
     }
 }
@@ -237,7 +255,7 @@ fn a_token_that_is_odd_in_its_text_is_genuine_otherwise() {
 fn every_hostile_token_is_refused_for_its_own_reason_and_every_good_one_admitted() {
     let issuer = ForeignIssuer::shared();
     let mut faults = Vec::new();
-    let mut answers: BTreeMap<(Vec<(&str, String)>, String), String> = BTreeMap::new();
+    let mut answers: BTreeMap<String, String> = BTreeMap::new();
     for hostile in hostile_tokens(issuer, NOW) {
         let Hostile { name, row, why, authorization, reasons, status } = hostile;
         let refusal = match decide(&authorization) {
@@ -253,7 +271,7 @@ fn every_hostile_token_is_refused_for_its_own_reason_and_every_good_one_admitted
         }
         // Whoever brought no bearer token is told which one is wanted, and not that a token was bad.
         if given == 401 && denial.reason() != "no_credential" {
-            answers.entry((headers, body)).or_insert(name);
+            answers.entry(format!("{headers:?} {body}")).or_insert(name);
         }
     }
     for (name, token) in good_tokens(issuer, NOW) {

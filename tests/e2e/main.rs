@@ -3,7 +3,14 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::print_stdout, reason = "a test fails by panicking, and says what it measured")]
 
+mod bootstrap;
+mod configuration;
 mod conversation;
 mod demo;
+mod foreign;
+mod hostile;
 mod outage;
 mod revocation;
+mod signatures;
+mod spoofing;
+mod tokens;

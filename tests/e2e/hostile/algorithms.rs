@@ -5,14 +5,24 @@ use serde_json::json;
 use super::{Bench, Class, object_with, object_without};
 use crate::foreign::{Algorithm, HmacHash, RsaScheme, encode, hmac};
 
-const NONE: Class = Class { row: 1, reasons: &["algorithm"], why: "`none` is not an algorithm, however it is spelt" };
-const UNSIGNED: Class = Class { row: 1, reasons: &["segments"], why: "a token without a signature is nobody's" };
-const CONFUSED: Class =
-    Class { row: 1, reasons: &["algorithm"], why: "a public key is no secret, so an HMAC under it proves nothing" };
-const WEAK: Class = Class { row: 1, reasons: &["algorithm"], why: "HMACs are not taken, and this key can be guessed" };
-const DISGUISED: Class =
-    Class { row: 1, reasons: &["signature"], why: "an HMAC under the public key is not that key's signature" };
-const MALFORMED: Class = Class { row: 1, reasons: &["algorithm"], why: "`alg` is not a string from the static list" };
+const NONE: Class =
+    Class { row: 1, reasons: &["algorithm"], why: "`none` is not an algorithm, however it is spelt" };
+const UNSIGNED: Class =
+    Class { row: 1, reasons: &["segments"], why: "a token without a signature is nobody's" };
+const CONFUSED: Class = Class {
+    row: 1,
+    reasons: &["algorithm"],
+    why: "a public key is no secret, so an HMAC under it proves nothing",
+};
+const WEAK: Class =
+    Class { row: 1, reasons: &["algorithm"], why: "HMACs are not taken, and this key can be guessed" };
+const DISGUISED: Class = Class {
+    row: 1,
+    reasons: &["signature"],
+    why: "an HMAC under the public key is not that key's signature",
+};
+const MALFORMED: Class =
+    Class { row: 1, reasons: &["algorithm"], why: "`alg` is not a string from the static list" };
 const UNLISTED: Class =
     Class { row: 1, reasons: &["algorithm"], why: "the algorithm is sound but not on the static list" };
 
@@ -25,8 +35,20 @@ pub(super) fn fill(bench: &mut Bench<'_>) {
 }
 
 fn none(bench: &mut Bench<'_>) {
-    let spellings =
-        ["none", "None", "NONE", "nOnE", "nonE", "none ", " none", "none\u{0}", "n\u{f6}ne", "null", "unsecured", "plain"];
+    let spellings = [
+        "none",
+        "None",
+        "NONE",
+        "nOnE",
+        "nonE",
+        "none ",
+        " none",
+        "none\u{0}",
+        "n\u{f6}ne",
+        "null",
+        "unsecured",
+        "plain",
+    ];
     for (place, spelling) in spellings.into_iter().enumerate() {
         let raw = json!(spelling).to_string();
         let signed = bench.under_member("alg", &raw);
@@ -81,13 +103,24 @@ fn confusion(bench: &mut Bench<'_>) {
         let token = mac(bench, HmacHash::Sha512, kid, pem.as_bytes());
         bench.refuse(&CONFUSED, format!("hs512-under-{kid}-pem"), token);
 
-        let signed =
-            format!("{}.{}", encode(bench.good_header(algorithm).as_bytes()), encode(bench.good_claims().as_bytes()));
+        let signed = format!(
+            "{}.{}",
+            encode(bench.good_header(algorithm).as_bytes()),
+            encode(bench.good_claims().as_bytes())
+        );
         let forged = hmac(HmacHash::Sha256, pem.as_bytes(), signed.as_bytes());
-        bench.refuse(&DISGUISED, format!("hmac-under-{kid}-pem-named-{kid}"), format!("{signed}.{}", encode(&forged)));
+        bench.refuse(
+            &DISGUISED,
+            format!("hmac-under-{kid}-pem-named-{kid}"),
+            format!("{signed}.{}", encode(&forged)),
+        );
     }
     let whole = bench.issuer.jwks().to_string();
-    bench.refuse(&CONFUSED, "hs256-under-the-whole-jwks", mac(bench, HmacHash::Sha256, "ed", whole.as_bytes()));
+    bench.refuse(
+        &CONFUSED,
+        "hs256-under-the-whole-jwks",
+        mac(bench, HmacHash::Sha256, "ed", whole.as_bytes()),
+    );
     let modulus = bench.issuer.genuine.modulus();
     bench.refuse(&CONFUSED, "hs256-under-the-modulus", mac(bench, HmacHash::Sha256, "rs", modulus));
 }
@@ -144,7 +177,9 @@ fn malformed(bench: &mut Bench<'_>) {
     for (name, raw) in raws {
         bench.refuse(&MALFORMED, format!("alg-{name}"), bench.under_member("alg", raw));
     }
-    for (name, alg) in [("es256-lower-case", "es256"), ("es256k", "ES256K"), ("es384", "ES384"), ("es512", "ES512")] {
+    for (name, alg) in
+        [("es256-lower-case", "es256"), ("es256k", "ES256K"), ("es384", "ES384"), ("es512", "ES512")]
+    {
         let header = bench.header_with(Algorithm::Es256, "alg", &json!(alg).to_string());
         let token = bench.issuer.token_with_header(header, bench.good_claims(), Algorithm::Es256);
         bench.refuse(&MALFORMED, format!("alg-{name}"), token);

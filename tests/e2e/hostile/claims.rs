@@ -8,16 +8,27 @@ use crate::foreign::Algorithm;
 
 const ISSUER: Class =
     Class { row: 9, reasons: &["unknown_issuer"], why: "`iss` must be the issuer's name, byte for byte" };
-const AUDIENCE: Class = Class { row: 9, reasons: &["audience"], why: "`aud` must hold our name, byte for byte" };
-const SUBJECT: Class = Class { row: 9, reasons: &["subject"], why: "`sub` must be a string of 1 to 255 bytes" };
-const TOKEN_ID: Class = Class { row: 9, reasons: &["token_id"], why: "`jti` must be a string of 1 to 255 bytes" };
-const CLIENT: Class = Class { row: 9, reasons: &["client"], why: "`client_id` must be a string of 1 to 255 bytes" };
-const SCOPE: Class = Class { row: 9, reasons: &["scope"], why: "`scope` must be a string (RFC 8693 section 4.2)" };
+const AUDIENCE: Class =
+    Class { row: 9, reasons: &["audience"], why: "`aud` must hold our name, byte for byte" };
+const SUBJECT: Class =
+    Class { row: 9, reasons: &["subject"], why: "`sub` must be a string of 1 to 255 bytes" };
+const TOKEN_ID: Class =
+    Class { row: 9, reasons: &["token_id"], why: "`jti` must be a string of 1 to 255 bytes" };
+const CLIENT: Class =
+    Class { row: 9, reasons: &["client"], why: "`client_id` must be a string of 1 to 255 bytes" };
+const SCOPE: Class =
+    Class { row: 9, reasons: &["scope"], why: "`scope` must be a string (RFC 8693 section 4.2)" };
 const ROLES: Class = Class { row: 9, reasons: &["roles"], why: "`roles` must be an array of strings" };
-const REFERENCE: Class =
-    Class { row: 9, reasons: &["reference"], why: "what revocation goes by must be a string of 1 to 255 bytes" };
-const STATUS: Class =
-    Class { row: 9, reasons: &["status"], why: "a status that cannot be read cannot be looked up, and might say revoked" };
+const REFERENCE: Class = Class {
+    row: 9,
+    reasons: &["reference"],
+    why: "what revocation goes by must be a string of 1 to 255 bytes",
+};
+const STATUS: Class = Class {
+    row: 9,
+    reasons: &["status"],
+    why: "a status that cannot be read cannot be looked up, and might say revoked",
+};
 const UNFIT: Class = Class {
     row: 20,
     reasons: &["claim_unfit_for_header"],
@@ -141,7 +152,9 @@ fn required(bench: &mut Bench<'_>) {
             bench.refuse(&class, format!("{prefix}-{name}"), bench.with_claim(claim, raw));
         }
         // Names are compared as they are written, also those of claims.
-        let renamed = bench.claims_with(claim, "\"u_1\"").replace(&format!("\"{claim}\""), &format!("\"{}\"", claim.to_uppercase()));
+        let renamed = bench
+            .claims_with(claim, "\"u_1\"")
+            .replace(&format!("\"{claim}\""), &format!("\"{}\"", claim.to_uppercase()));
         bench.refuse(&class, format!("{prefix}-in-capitals"), bench.with_payload(renamed));
     }
     for algorithm in [Algorithm::Es256, Algorithm::Rs256] {
@@ -205,7 +218,10 @@ fn status(bench: &mut Bench<'_>) {
         ("index-string", "{\"status_list\":{\"idx\":\"1\",\"uri\":\"https://foreign.example/s/1\"}}"),
         ("index-negative", "{\"status_list\":{\"idx\":-1,\"uri\":\"https://foreign.example/s/1\"}}"),
         ("index-fractional", "{\"status_list\":{\"idx\":1.5,\"uri\":\"https://foreign.example/s/1\"}}"),
-        ("index-of-33-bits", "{\"status_list\":{\"idx\":4294967296,\"uri\":\"https://foreign.example/s/1\"}}"),
+        (
+            "index-of-33-bits",
+            "{\"status_list\":{\"idx\":4294967296,\"uri\":\"https://foreign.example/s/1\"}}",
+        ),
         ("index-null", "{\"status_list\":{\"idx\":null,\"uri\":\"https://foreign.example/s/1\"}}"),
         ("uri-missing", "{\"status_list\":{\"idx\":1}}"),
         ("uri-empty", "{\"status_list\":{\"idx\":1,\"uri\":\"\"}}"),
@@ -239,7 +255,11 @@ fn unfit(bench: &mut Bench<'_>) {
         ("trailing-line-separator", "u_1\u{2028}"),
     ];
     for (name, subject) in subjects {
-        bench.refuse(&UNFIT, format!("sub-unfit-{name}"), bench.with_claim("sub", &json!(subject).to_string()));
+        bench.refuse(
+            &UNFIT,
+            format!("sub-unfit-{name}"),
+            bench.with_claim("sub", &json!(subject).to_string()),
+        );
     }
     for (name, scope) in [
         ("line-break", "read write\r\nx-tollgate-subject: admin"),
@@ -247,6 +267,10 @@ fn unfit(bench: &mut Bench<'_>) {
         ("leading-space", " read write"),
         ("trailing-space", "read write "),
     ] {
-        bench.refuse(&UNFIT, format!("scope-unfit-{name}"), bench.with_claim("scope", &json!(scope).to_string()));
+        bench.refuse(
+            &UNFIT,
+            format!("scope-unfit-{name}"),
+            bench.with_claim("scope", &json!(scope).to_string()),
+        );
     }
 }

@@ -3,14 +3,26 @@
 use super::{Bench, Class, object_with, token_of_length};
 use crate::foreign::{Algorithm, encode};
 
-const TOO_LONG: Class =
-    Class { row: 16, reasons: &["too_long"], why: "it is longer than 8192 bytes, so nothing of it is decoded" };
-const TWO: Class =
-    Class { row: 17, reasons: &["ambiguous_credential"], why: "there are two credentials, and the application may read the other" };
-const MALFORMED: Class =
-    Class { row: 18, reasons: &["malformed_credential"], why: "it is no bearer token by RFC 6750 section 2.1" };
-const OTHER_SCHEME: Class =
-    Class { row: 18, reasons: &["no_credential"], why: "a token counts only after the scheme `Bearer` and one space" };
+const TOO_LONG: Class = Class {
+    row: 16,
+    reasons: &["too_long"],
+    why: "it is longer than 8192 bytes, so nothing of it is decoded",
+};
+const TWO: Class = Class {
+    row: 17,
+    reasons: &["ambiguous_credential"],
+    why: "there are two credentials, and the application may read the other",
+};
+const MALFORMED: Class = Class {
+    row: 18,
+    reasons: &["malformed_credential"],
+    why: "it is no bearer token by RFC 6750 section 2.1",
+};
+const OTHER_SCHEME: Class = Class {
+    row: 18,
+    reasons: &["no_credential"],
+    why: "a token counts only after the scheme `Bearer` and one space",
+};
 
 pub(super) fn fill(bench: &mut Bench<'_>) {
     lengths(bench);

@@ -8,13 +8,21 @@ use base64ct::{Base64Url, Encoding as _};
 use super::{Bench, Class, object_with, segments};
 use crate::foreign::{Algorithm, encode};
 
-const PADDED: Class = Class { row: 6, reasons: &["base64"], why: "base64url in a token has no padding (RFC 7515 section 2)" };
-const ALPHABET: Class = Class { row: 6, reasons: &["base64"], why: "a character is not of the base64url alphabet" };
-const SPARE_BITS: Class =
-    Class { row: 6, reasons: &["base64"], why: "spare bits are set, so that one token has several spellings" };
+const PADDED: Class =
+    Class { row: 6, reasons: &["base64"], why: "base64url in a token has no padding (RFC 7515 section 2)" };
+const ALPHABET: Class =
+    Class { row: 6, reasons: &["base64"], why: "a character is not of the base64url alphabet" };
+const SPARE_BITS: Class = Class {
+    row: 6,
+    reasons: &["base64"],
+    why: "spare bits are set, so that one token has several spellings",
+};
 const LENGTH: Class = Class { row: 6, reasons: &["base64"], why: "no bytes have an encoding of this length" };
-const FOREIGN_BYTES: Class =
-    Class { row: 6, reasons: &["malformed_credential"], why: "a bearer token is made of a few ASCII characters only" };
+const FOREIGN_BYTES: Class = Class {
+    row: 6,
+    reasons: &["malformed_credential"],
+    why: "a bearer token is made of a few ASCII characters only",
+};
 
 /// The base64url alphabet, in the order of its values.
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -94,7 +102,11 @@ fn padding(bench: &mut Bench<'_>) {
             (missing > 0).then(|| format!("{segment}{}", "=".repeat(missing)))
         });
         bench.refuse(&PADDED, format!("padding-{name}"), padded);
-        bench.refuse(&PADDED, format!("padding-one-too-many-{name}"), rewritten(bench, part, 0, |segment| format!("{segment}=")));
+        bench.refuse(
+            &PADDED,
+            format!("padding-one-too-many-{name}"),
+            rewritten(bench, part, 0, |segment| format!("{segment}=")),
+        );
         let many = rewritten(bench, part, 0, |segment| format!("{segment}===="));
         bench.refuse(&PADDED, format!("padding-of-four-{name}"), many);
         let within = rewritten(bench, part, 0, |segment| {

@@ -37,7 +37,9 @@ fn plain(bench: &Bench<'_>, tokens: &mut Vec<(String, String)>) {
 
 fn headers(bench: &Bench<'_>, tokens: &mut Vec<(String, String)>) {
     let mut add = |name: &str, token: String| tokens.push((format!("good-header-{name}"), token));
-    for (name, typ) in [("capitals", "AT+JWT"), ("mixed-case", "At+Jwt"), ("media-type-in-capitals", "APPLICATION/AT+JWT")] {
+    for (name, typ) in
+        [("capitals", "AT+JWT"), ("mixed-case", "At+Jwt"), ("media-type-in-capitals", "APPLICATION/AT+JWT")]
+    {
         add(&format!("typ-in-{name}"), bench.under_member("typ", &json!(typ).to_string()));
     }
     let members = [
@@ -57,7 +59,10 @@ fn headers(bench: &Bench<'_>, tokens: &mut Vec<(String, String)>) {
     }
     let spaced = "\t{ \"kid\" : \"ed\" ,\r\n \"alg\" : \"EdDSA\" , \"typ\" : \"at+jwt\" }\n";
     add("with-white-space", bench.under_header(spaced));
-    add("with-escapes", bench.under_header("{\"\\u0061lg\":\"Ed\\u0044SA\",\"kid\":\"\\u0065d\",\"typ\":\"at\\u002bjwt\"}"));
+    add(
+        "with-escapes",
+        bench.under_header("{\"\\u0061lg\":\"Ed\\u0044SA\",\"kid\":\"\\u0065d\",\"typ\":\"at\\u002bjwt\"}"),
+    );
 }
 
 fn claims(bench: &Bench<'_>, tokens: &mut Vec<(String, String)>) {
@@ -83,7 +88,11 @@ fn claims(bench: &Bench<'_>, tokens: &mut Vec<(String, String)>) {
     add("unknown-nested-15-deep", "x", &nested);
     add("unknown-of-256-elements", "x", &wide);
     add("unknown-null", "x", "null");
-    add("unknown-huge-numbers", "x", "[18446744073709551615,-9223372036854775808,1e308,123456789012345678901234567890]");
+    add(
+        "unknown-huge-numbers",
+        "x",
+        "[18446744073709551615,-9223372036854775808,1e308,123456789012345678901234567890]",
+    );
     add("unknown-same-names-apart", "x", "{\"sub\":{\"sub\":{\"sub\":1}},\"exp\":0}");
     add("unknown-in-other-case", "SUB", "\"admin\"");
     add("unknown-text", "x", "\"</script>\\u0000\\r\\n'; DROP TABLE users; --\"");
@@ -116,7 +125,8 @@ fn signatures(bench: &Bench<'_>, tokens: &mut Vec<(String, String)>) {
     let signature = bench.issuer.sign(Algorithm::Es256, signed.as_bytes());
     let (r, s) = signature.split_at(32);
     let negative = difference(&P256_ORDER, s);
-    let (low, high) = if s < negative.as_slice() { (s, negative.as_slice()) } else { (negative.as_slice(), s) };
+    let (low, high) =
+        if s < negative.as_slice() { (s, negative.as_slice()) } else { (negative.as_slice(), s) };
     tokens.push(("good-es-with-low-s".to_owned(), format!("{signed}.{}", encode(&[r, low].concat()))));
     tokens.push(("good-es-with-high-s".to_owned(), format!("{signed}.{}", encode(&[r, high].concat()))));
 }

@@ -5,18 +5,31 @@ use serde_json::{Value, json};
 use super::{Bench, Class, object_with, object_without, segments};
 use crate::foreign::{Algorithm, encode};
 
-const CRITICAL: Class =
-    Class { row: 5, reasons: &["crit"], why: "an extension that must be understood is not understood (RFC 7515 section 4.1.11)" };
-const UNENCODED: Class =
-    Class { row: 5, reasons: &["b64"], why: "the payload might be meant unencoded (RFC 7797), so it has two readings" };
-const ENCRYPTED: Class = Class { row: 5, reasons: &["encrypted"], why: "encrypted and compressed tokens are not taken" };
-const SEGMENTS: Class = Class { row: 5, reasons: &["segments"], why: "a signed token has three segments, none of them empty" };
+const CRITICAL: Class = Class {
+    row: 5,
+    reasons: &["crit"],
+    why: "an extension that must be understood is not understood (RFC 7515 section 4.1.11)",
+};
+const UNENCODED: Class = Class {
+    row: 5,
+    reasons: &["b64"],
+    why: "the payload might be meant unencoded (RFC 7797), so it has two readings",
+};
+const ENCRYPTED: Class =
+    Class { row: 5, reasons: &["encrypted"], why: "encrypted and compressed tokens are not taken" };
+const SEGMENTS: Class =
+    Class { row: 5, reasons: &["segments"], why: "a signed token has three segments, none of them empty" };
 const EMPTY_HEADER: Class = Class { row: 5, reasons: &["header"], why: "there is no header" };
-const EMPTY_CLAIMS: Class = Class { row: 5, reasons: &["claims"], why: "there are no claims; a detached payload is not looked for" };
-const OTHER_KIND: Class =
-    Class { row: 8, reasons: &["token_type"], why: "`typ` is not that of an access token, so it was made for another purpose" };
+const EMPTY_CLAIMS: Class =
+    Class { row: 5, reasons: &["claims"], why: "there are no claims; a detached payload is not looked for" };
+const OTHER_KIND: Class = Class {
+    row: 8,
+    reasons: &["token_type"],
+    why: "`typ` is not that of an access token, so it was made for another purpose",
+};
 const MALFORMED_TYPE: Class = Class { row: 8, reasons: &["header"], why: "`typ` is not a string" };
-const OPAQUE: Class = Class { row: 8, reasons: &["segments", "base64", "header"], why: "it is a credential of another kind" };
+const OPAQUE: Class =
+    Class { row: 8, reasons: &["segments", "base64", "header"], why: "it is a credential of another kind" };
 
 pub(super) fn fill(bench: &mut Bench<'_>) {
     extensions(bench);
@@ -41,7 +54,8 @@ fn extensions(bench: &mut Bench<'_>) {
     for (name, raw) in critical {
         bench.refuse(&CRITICAL, format!("crit-{name}"), bench.under_member("crit", raw));
     }
-    let present = object_with(bench.issuer.header(Algorithm::EdDsa), "x-unknown", "1,\"crit\":[\"x-unknown\"]");
+    let present =
+        object_with(bench.issuer.header(Algorithm::EdDsa), "x-unknown", "1,\"crit\":[\"x-unknown\"]");
     bench.refuse(&CRITICAL, "crit-unknown-and-present", bench.under_header(present));
     let unencoded = object_with(bench.issuer.header(Algorithm::EdDsa), "b64", "false,\"crit\":[\"b64\"]");
     bench.refuse(&CRITICAL, "crit-b64-false", bench.under_header(&unencoded));
@@ -53,7 +67,9 @@ fn extensions(bench: &mut Bench<'_>) {
     let token = bench.issuer.token_of_segments(&encode(unencoded.as_bytes()), payload, Algorithm::EdDsa);
     bench.refuse(&CRITICAL, "crit-b64-false-with-plain-payload", token);
 
-    for (name, raw) in [("false", "false"), ("true", "true"), ("null", "null"), ("string", "\"false\""), ("zero", "0")] {
+    for (name, raw) in
+        [("false", "false"), ("true", "true"), ("null", "null"), ("string", "\"false\""), ("zero", "0")]
+    {
         bench.refuse(&UNENCODED, format!("b64-{name}"), bench.under_member("b64", raw));
     }
     let encrypted = [
@@ -161,7 +177,11 @@ fn kinds(bench: &mut Bench<'_>) {
     }
     // What the same issuer makes for other purposes, whole.
     let other_purposes: [(&str, &str, Value); 3] = [
-        ("id-token", "JWT", json!({ "nonce": "n", "at_hash": encode(&[1; 16]), "auth_time": bench.now, "azp": "c1" })),
+        (
+            "id-token",
+            "JWT",
+            json!({ "nonce": "n", "at_hash": encode(&[1; 16]), "auth_time": bench.now, "azp": "c1" }),
+        ),
         ("refresh-token", "rt+jwt", json!({ "token_use": "refresh", "family": "f1" })),
         (
             "logout-token",
@@ -174,7 +194,8 @@ fn kinds(bench: &mut Bench<'_>) {
         claims.extend(members.as_object().cloned().unwrap_or_default());
         for algorithm in Algorithm::ALL {
             let header = bench.header_with(algorithm, "typ", &json!(typ).to_string());
-            let token = bench.issuer.token_with_header(header, Value::Object(claims.clone()).to_string(), algorithm);
+            let token =
+                bench.issuer.token_with_header(header, Value::Object(claims.clone()).to_string(), algorithm);
             bench.refuse(&OTHER_KIND, format!("whole-{name}-{}", algorithm.key_id()), token);
         }
     }

@@ -10,10 +10,15 @@ const DUPLICATE: Class = Class {
     reasons: &["duplicate_member"],
     why: "a member stands twice, so the edge and the application may read different ones (RFC 7515 section 4)",
 };
-const HEADER_TEXT: Class = Class { row: 11, reasons: &["header"], why: "the header is not one JSON object in UTF-8" };
-const CLAIMS_TEXT: Class = Class { row: 11, reasons: &["claims"], why: "the payload is not one JSON object in UTF-8" };
-const TOO_COMPLEX: Class =
-    Class { row: 11, reasons: &["too_complex"], why: "nested so deep, or so wide, that reading it is an attack" };
+const HEADER_TEXT: Class =
+    Class { row: 11, reasons: &["header"], why: "the header is not one JSON object in UTF-8" };
+const CLAIMS_TEXT: Class =
+    Class { row: 11, reasons: &["claims"], why: "the payload is not one JSON object in UTF-8" };
+const TOO_COMPLEX: Class = Class {
+    row: 11,
+    reasons: &["too_complex"],
+    why: "nested so deep, or so wide, that reading it is an attack",
+};
 
 pub(super) fn fill(bench: &mut Bench<'_>) {
     duplicates(bench);
@@ -176,7 +181,8 @@ fn texts(bench: &mut Bench<'_>) {
         let claims = [before, bench.good_claims().as_bytes(), after].concat();
         bench.refuse(&CLAIMS_TEXT, format!("claims-{name}"), bench.with_payload(claims));
     }
-    let quoted = [bench.good_header(Algorithm::EdDsa), bench.good_claims()].map(|text| json!(text).to_string());
+    let quoted =
+        [bench.good_header(Algorithm::EdDsa), bench.good_claims()].map(|text| json!(text).to_string());
     let [quoted_header, quoted_claims] = quoted;
     bench.refuse(&HEADER_TEXT, "header-in-a-string", bench.under_header(quoted_header));
     bench.refuse(&CLAIMS_TEXT, "claims-in-a-string", bench.with_payload(quoted_claims));
@@ -247,8 +253,16 @@ fn sizes(bench: &mut Bench<'_>) {
 
     let mut crowded = bench.issuer.claims(bench.now);
     crowded.extend((0..300).map(|place| (format!("c{place}"), Value::from(0))));
-    bench.refuse(&TOO_COMPLEX, "claims-of-300-members", bench.with_payload(Value::Object(crowded).to_string()));
+    bench.refuse(
+        &TOO_COMPLEX,
+        "claims-of-300-members",
+        bench.with_payload(Value::Object(crowded).to_string()),
+    );
     let mut crowded = bench.issuer.header(Algorithm::EdDsa);
     crowded.extend((0..300).map(|place| (format!("h{place}"), Value::from(0))));
-    bench.refuse(&TOO_COMPLEX, "header-of-300-members", bench.under_header(Value::Object(crowded).to_string()));
+    bench.refuse(
+        &TOO_COMPLEX,
+        "header-of-300-members",
+        bench.under_header(Value::Object(crowded).to_string()),
+    );
 }

@@ -5,23 +5,45 @@ use serde_json::{Value, json};
 use super::{Bench, Class, object_without};
 use crate::foreign::{Algorithm, HmacHash, PUBLISHED_SECRET, RsaScheme, encode, hmac, padded_digest};
 
-const CROSSED: Class =
-    Class { row: 2, reasons: &["algorithm_mismatch"], why: "a key is used with the one algorithm of its type" };
-const WRONG_SCHEME: Class =
-    Class { row: 2, reasons: &["signature"], why: "the signature is made under another scheme than `alg` names" };
-const EMBEDDED_GENUINE_KID: Class =
-    Class { row: 3, reasons: &["signature"], why: "the key that signed came with the token; the one it names did not sign" };
-const EMBEDDED_UNKNOWN_KID: Class =
-    Class { row: 3, reasons: &["unknown_key"], why: "the key that signed came with the token and is nobody's" };
+const CROSSED: Class = Class {
+    row: 2,
+    reasons: &["algorithm_mismatch"],
+    why: "a key is used with the one algorithm of its type",
+};
+const WRONG_SCHEME: Class = Class {
+    row: 2,
+    reasons: &["signature"],
+    why: "the signature is made under another scheme than `alg` names",
+};
+const EMBEDDED_GENUINE_KID: Class = Class {
+    row: 3,
+    reasons: &["signature"],
+    why: "the key that signed came with the token; the one it names did not sign",
+};
+const EMBEDDED_UNKNOWN_KID: Class = Class {
+    row: 3,
+    reasons: &["unknown_key"],
+    why: "the key that signed came with the token and is nobody's",
+};
 const EMBEDDED_NO_KID: Class =
     Class { row: 3, reasons: &["key_id"], why: "a key in the header does not stand in for a `kid`" };
-const UNKNOWN_KID: Class = Class { row: 4, reasons: &["unknown_key"], why: "no key has exactly these bytes for a `kid`" };
-const MALFORMED_KID: Class =
-    Class { row: 4, reasons: &["key_id"], why: "`kid` must be a string of 1 to 255 bytes, since it chooses the key" };
-const UNUSABLE: Class =
-    Class { row: 14, reasons: &["unknown_key"], why: "the key is in the set, but not one that tokens may be verified with" };
-const UNUSABLE_SYMMETRIC: Class =
-    Class { row: 14, reasons: &["algorithm"], why: "a symmetric key in a public set makes everyone an issuer" };
+const UNKNOWN_KID: Class =
+    Class { row: 4, reasons: &["unknown_key"], why: "no key has exactly these bytes for a `kid`" };
+const MALFORMED_KID: Class = Class {
+    row: 4,
+    reasons: &["key_id"],
+    why: "`kid` must be a string of 1 to 255 bytes, since it chooses the key",
+};
+const UNUSABLE: Class = Class {
+    row: 14,
+    reasons: &["unknown_key"],
+    why: "the key is in the set, but not one that tokens may be verified with",
+};
+const UNUSABLE_SYMMETRIC: Class = Class {
+    row: 14,
+    reasons: &["algorithm"],
+    why: "a symmetric key in a public set makes everyone an issuer",
+};
 
 pub(super) fn fill(bench: &mut Bench<'_>) {
     crossed(bench);
@@ -36,17 +58,32 @@ fn crossed(bench: &mut Bench<'_>) {
             let alg = algorithm.name().to_ascii_lowercase();
             let header = bench.header_with(algorithm, "kid", &json!(other.key_id()).to_string());
             let by_alg = bench.issuer.token_with_header(&header, bench.good_claims(), algorithm);
-            bench.refuse(&CROSSED, format!("cross-{alg}-with-kid-{}-signed-as-alg-says", other.key_id()), by_alg);
+            bench.refuse(
+                &CROSSED,
+                format!("cross-{alg}-with-kid-{}-signed-as-alg-says", other.key_id()),
+                by_alg,
+            );
             let by_kid = bench.issuer.token_with_header(&header, bench.good_claims(), other);
-            bench.refuse(&CROSSED, format!("cross-{alg}-with-kid-{}-signed-as-kid-says", other.key_id()), by_kid);
+            bench.refuse(
+                &CROSSED,
+                format!("cross-{alg}-with-kid-{}-signed-as-kid-says", other.key_id()),
+                by_kid,
+            );
         }
     }
-    for (name, scheme) in
-        [("pss", RsaScheme::Ps256), ("sha384", RsaScheme::Rs384), ("sha512", RsaScheme::Rs512), ("pss-sha384", RsaScheme::Ps384)]
-    {
+    for (name, scheme) in [
+        ("pss", RsaScheme::Ps256),
+        ("sha384", RsaScheme::Rs384),
+        ("sha512", RsaScheme::Rs512),
+        ("pss-sha384", RsaScheme::Ps384),
+    ] {
         let signed = signing_input(bench, &bench.good_header(Algorithm::Rs256));
         let signature = bench.issuer.genuine.sign_rsa(scheme, signed.as_bytes());
-        bench.refuse(&WRONG_SCHEME, format!("rs256-in-name-{name}-in-fact"), format!("{signed}.{}", encode(&signature)));
+        bench.refuse(
+            &WRONG_SCHEME,
+            format!("rs256-in-name-{name}-in-fact"),
+            format!("{signed}.{}", encode(&signature)),
+        );
     }
 }
 
@@ -68,8 +105,14 @@ fn embedded(bench: &mut Bench<'_>) {
         let header = bench.header_with(algorithm, "jwk", &jwk);
         bench.refuse(&EMBEDDED_GENUINE_KID, format!("embedded-jwk-{kid}"), forged(bench, &header, algorithm));
         let jwk = bench.issuer.attacker.jwk(algorithm, "mine").to_string();
-        let header = bench.header_with(algorithm, "jwk", &jwk).replace(&format!("\"kid\":\"{kid}\""), "\"kid\":\"mine\"");
-        bench.refuse(&EMBEDDED_UNKNOWN_KID, format!("embedded-jwk-{kid}-unknown-kid"), forged(bench, &header, algorithm));
+        let header = bench
+            .header_with(algorithm, "jwk", &jwk)
+            .replace(&format!("\"kid\":\"{kid}\""), "\"kid\":\"mine\"");
+        bench.refuse(
+            &EMBEDDED_UNKNOWN_KID,
+            format!("embedded-jwk-{kid}-unknown-kid"),
+            forged(bench, &header, algorithm),
+        );
     }
     let spki = encode(&bench.issuer.attacker.spki(Algorithm::EdDsa));
     let jwks = json!({ "keys": [bench.issuer.attacker.jwk(Algorithm::EdDsa, "ed")] });

@@ -4,31 +4,46 @@ use super::{Bench, Class, segments};
 use crate::foreign::{Algorithm, encode};
 
 const ABSENT: Class = Class { row: 12, reasons: &["segments"], why: "there is no signature" };
-const DAMAGED: Class = Class { row: 12, reasons: &["signature"], why: "the signature is not the one the key made" };
-const ELSEWHERE: Class = Class { row: 12, reasons: &["signature"], why: "the signature was made over something else" };
-const FORGED: Class = Class { row: 12, reasons: &["signature"], why: "another key of the same type made the signature" };
-const MISSHAPEN: Class =
-    Class { row: 12, reasons: &["signature"], why: "the signature has not the one form that JWS gives it (RFC 7518 section 3)" };
-const DEGENERATE: Class =
-    Class { row: 12, reasons: &["signature"], why: "the numbers are out of range, where careless arithmetic accepts anything" };
+const DAMAGED: Class =
+    Class { row: 12, reasons: &["signature"], why: "the signature is not the one the key made" };
+const ELSEWHERE: Class =
+    Class { row: 12, reasons: &["signature"], why: "the signature was made over something else" };
+const FORGED: Class =
+    Class { row: 12, reasons: &["signature"], why: "another key of the same type made the signature" };
+const MISSHAPEN: Class = Class {
+    row: 12,
+    reasons: &["signature"],
+    why: "the signature has not the one form that JWS gives it (RFC 7518 section 3)",
+};
+const DEGENERATE: Class = Class {
+    row: 12,
+    reasons: &["signature"],
+    why: "the numbers are out of range, where careless arithmetic accepts anything",
+};
 const MALLEATED: Class = Class {
     row: 13,
     reasons: &["signature"],
     why: "s is not reduced (RFC 8032 section 5.1.7), so that one signature has several spellings",
 };
-const SMALL_ORDER: Class =
-    Class { row: 13, reasons: &["signature"], why: "R has small order; some verifiers accept that and others do not" };
+const SMALL_ORDER: Class = Class {
+    row: 13,
+    reasons: &["signature"],
+    why: "R has small order; some verifiers accept that and others do not",
+};
 
 /// The order of Ed25519's prime subgroup, little-endian (RFC 8032 section 5.1).
 const ED25519_ORDER: [u8; 32] = [
-    0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0, 0, 0, 0,
-    0, 0, 0, 0, 0, 0, 0, 0x10,
+    0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
 ];
 /// The order of P-256, big-endian (FIPS 186-4 section D.1.2.3).
 pub(super) const P256_ORDER: [u8; 32] = [
-    0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa, 0xad, 0xa7, 0x17,
-    0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
+    0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xbc, 0xe6, 0xfa,
+    0xad, 0xa7, 0x17, 0x9e, 0x84, 0xf3, 0xb9, 0xca, 0xc2, 0xfc, 0x63, 0x25, 0x51,
 ];
+
+/// What is done to a good signature.
+type Change = fn(&[u8]) -> Vec<u8>;
 
 pub(super) fn fill(bench: &mut Bench<'_>) {
     for algorithm in Algorithm::ALL {
@@ -73,7 +88,7 @@ fn damaged(bench: &mut Bench<'_>, algorithm: Algorithm) {
     let kid = algorithm.key_id();
     let (signed, _) = good(bench, algorithm);
     bench.refuse(&ABSENT, format!("signature-empty-{kid}"), format!("{signed}."));
-    let changes: [(&str, fn(&[u8]) -> Vec<u8>); 12] = [
+    let changes: [(&str, Change); 12] = [
         ("first-bit", |signature| flipped(signature, 0, 0x80)),
         ("last-bit", |signature| flipped(signature, signature.len() - 1, 1)),
         ("middle-bit", |signature| flipped(signature, signature.len() / 2, 0x10)),
@@ -93,7 +108,7 @@ fn damaged(bench: &mut Bench<'_>, algorithm: Algorithm) {
     for (name, change) in changes {
         refuse_changed(bench, &DAMAGED, format!("signature-{name}-{kid}"), algorithm, change);
     }
-    let shapes: [(&str, fn(&[u8]) -> Vec<u8>); 7] = [
+    let shapes: [(&str, Change); 7] = [
         ("without-last-byte", |signature| signature.get(..signature.len() - 1).unwrap_or_default().to_vec()),
         ("without-first-byte", |signature| signature.get(1..).unwrap_or_default().to_vec()),
         ("first-half", |signature| signature.get(..signature.len() / 2).unwrap_or_default().to_vec()),
@@ -113,8 +128,16 @@ fn elsewhere(bench: &mut Bench<'_>, algorithm: Algorithm) {
     let two = bench.good_token(algorithm);
     let [header, payload, signature] = segments(&one);
     let [_, other_payload, other_signature] = segments(&two);
-    bench.refuse(&ELSEWHERE, format!("signature-of-another-token-{kid}"), format!("{header}.{payload}.{other_signature}"));
-    bench.refuse(&ELSEWHERE, format!("payload-of-another-token-{kid}"), format!("{header}.{other_payload}.{signature}"));
+    bench.refuse(
+        &ELSEWHERE,
+        format!("signature-of-another-token-{kid}"),
+        format!("{header}.{payload}.{other_signature}"),
+    );
+    bench.refuse(
+        &ELSEWHERE,
+        format!("payload-of-another-token-{kid}"),
+        format!("{header}.{other_payload}.{signature}"),
+    );
 
     let admin = encode(bench.claims_with("sub", "\"admin\"").as_bytes());
     bench.refuse(&ELSEWHERE, format!("payload-tampered-{kid}"), format!("{header}.{admin}.{signature}"));
@@ -135,7 +158,11 @@ fn elsewhere(bench: &mut Bench<'_>, algorithm: Algorithm) {
     ];
     for (name, input) in inputs {
         let signature = encode(&bench.issuer.sign(algorithm, input.as_bytes()));
-        bench.refuse(&ELSEWHERE, format!("signature-over-{name}-{kid}"), format!("{header}.{payload}.{signature}"));
+        bench.refuse(
+            &ELSEWHERE,
+            format!("signature-over-{name}-{kid}"),
+            format!("{header}.{payload}.{signature}"),
+        );
     }
     let signed = format!("{header}.{payload}");
     let forged = encode(&bench.issuer.attacker.sign(algorithm, signed.as_bytes()));
@@ -168,9 +195,13 @@ fn ecdsa(bench: &mut Bench<'_>) {
         ("ones-and-ones", ones, ones),
     ];
     for (name, r, s) in whole {
-        refuse_changed(bench, &DEGENERATE, format!("es256-r-and-s-{name}"), Algorithm::Es256, |_| [r, s].concat());
+        refuse_changed(bench, &DEGENERATE, format!("es256-r-and-s-{name}"), Algorithm::Es256, |_| {
+            [r, s].concat()
+        });
     }
-    for (name, value) in [("zero", zero), ("one", one), ("the-order", order), ("below-the-order", below), ("ones", ones)] {
+    for (name, value) in
+        [("zero", zero), ("one", one), ("the-order", order), ("below-the-order", below), ("ones", ones)]
+    {
         refuse_changed(bench, &DEGENERATE, format!("es256-r-is-{name}"), Algorithm::Es256, |signature| {
             [&value, signature.get(32..).unwrap_or_default()].concat()
         });
@@ -178,14 +209,26 @@ fn ecdsa(bench: &mut Bench<'_>) {
             [signature.get(..32).unwrap_or_default(), &value].concat()
         });
     }
-    refuse_changed(bench, &MISSHAPEN, "es256-r-and-s-in-48-bytes-each".to_owned(), Algorithm::Es256, |signature| {
-        let (r, s) = signature.split_at(32);
-        [&[0; 16], r, &[0; 16], s].concat()
-    });
-    refuse_changed(bench, &MISSHAPEN, "es256-r-and-s-little-endian".to_owned(), Algorithm::Es256, |signature| {
-        let (r, s) = signature.split_at(32);
-        r.iter().rev().chain(s.iter().rev()).copied().collect()
-    });
+    refuse_changed(
+        bench,
+        &MISSHAPEN,
+        "es256-r-and-s-in-48-bytes-each".to_owned(),
+        Algorithm::Es256,
+        |signature| {
+            let (r, s) = signature.split_at(32);
+            [&[0; 16], r, &[0; 16], s].concat()
+        },
+    );
+    refuse_changed(
+        bench,
+        &MISSHAPEN,
+        "es256-r-and-s-little-endian".to_owned(),
+        Algorithm::Es256,
+        |signature| {
+            let (r, s) = signature.split_at(32);
+            r.iter().rev().chain(s.iter().rev()).copied().collect()
+        },
+    );
     refuse_changed(bench, &DEGENERATE, "es256-r-negated".to_owned(), Algorithm::Es256, |signature| {
         let (r, s) = signature.split_at(32);
         [difference(&P256_ORDER, r).as_slice(), s].concat()
@@ -194,15 +237,21 @@ fn ecdsa(bench: &mut Bench<'_>) {
 
 fn rsa(bench: &mut Bench<'_>) {
     let modulus = bench.issuer.genuine.modulus().to_vec();
-    refuse_changed(bench, &DEGENERATE, "rs256-signature-plus-modulus".to_owned(), Algorithm::Rs256, |signature| {
-        sum(signature, &modulus)
-    });
+    refuse_changed(
+        bench,
+        &DEGENERATE,
+        "rs256-signature-plus-modulus".to_owned(),
+        Algorithm::Rs256,
+        |signature| sum(signature, &modulus),
+    );
     let mut one = vec![0; 256];
     one.last_mut().into_iter().for_each(|low| *low = 1);
     let mut below = modulus.clone();
     below.last_mut().into_iter().for_each(|low| *low -= 1);
     for (name, value) in [("one", one), ("the-modulus", modulus), ("below-the-modulus", below)] {
-        refuse_changed(bench, &DEGENERATE, format!("rs256-signature-is-{name}"), Algorithm::Rs256, |_| value.clone());
+        refuse_changed(bench, &DEGENERATE, format!("rs256-signature-is-{name}"), Algorithm::Rs256, |_| {
+            value.clone()
+        });
     }
     let (signed, _) = good(bench, Algorithm::Rs256);
     let bare = crate::foreign::padded_digest(signed.as_bytes());

@@ -3,14 +3,21 @@
 use super::{Bench, Class, object_without};
 use crate::foreign::Algorithm;
 
-const NO_EXPIRY: Class =
-    Class { row: 10, reasons: &["expiry"], why: "`exp` must be a number from 0 to 2^53, or the token never dies" };
+const NO_EXPIRY: Class = Class {
+    row: 10,
+    reasons: &["expiry"],
+    why: "`exp` must be a number from 0 to 2^53, or the token never dies",
+};
 const EXPIRED: Class = Class { row: 10, reasons: &["expired"], why: "its time is over" };
-const NO_START: Class = Class { row: 10, reasons: &["not_before"], why: "`nbf` must be a number from 0 to 2^53" };
+const NO_START: Class =
+    Class { row: 10, reasons: &["not_before"], why: "`nbf` must be a number from 0 to 2^53" };
 const EARLY: Class = Class { row: 10, reasons: &["not_yet_valid"], why: "its time has not come" };
-const NO_ISSUE: Class = Class { row: 10, reasons: &["issued_at"], why: "`iat` must be a number from 0 to 2^53" };
-const FROM_FUTURE: Class = Class { row: 10, reasons: &["issued_in_future"], why: "nobody can have issued it yet" };
-const NO_NUMBER: Class = Class { row: 10, reasons: &["claims"], why: "the date is not a number that JSON has" };
+const NO_ISSUE: Class =
+    Class { row: 10, reasons: &["issued_at"], why: "`iat` must be a number from 0 to 2^53" };
+const FROM_FUTURE: Class =
+    Class { row: 10, reasons: &["issued_in_future"], why: "nobody can have issued it yet" };
+const NO_NUMBER: Class =
+    Class { row: 10, reasons: &["claims"], why: "the date is not a number that JSON has" };
 
 pub(super) fn fill(bench: &mut Bench<'_>) {
     malformed(bench);
@@ -52,7 +59,13 @@ fn malformed(bench: &mut Bench<'_>) {
         for (name, raw) in raws {
             bench.refuse(&class, format!("{claim}-{name}"), bench.with_claim(claim, raw));
         }
-        for (name, raw) in [("1e309", "1e309"), ("nan", "NaN"), ("infinity", "Infinity"), ("octal", "01"), ("hexadecimal", "0xFF")] {
+        for (name, raw) in [
+            ("1e309", "1e309"),
+            ("nan", "NaN"),
+            ("infinity", "Infinity"),
+            ("octal", "01"),
+            ("hexadecimal", "0xFF"),
+        ] {
             bench.refuse(&NO_NUMBER, format!("{claim}-{name}"), bench.with_claim(claim, raw));
         }
     }
