@@ -26,8 +26,20 @@ const CONFIG_BYTES_MAX: usize = 1024 * 1024;
 pub const OWNED_PREFIX: &str = "x-tollgate-";
 /// Headers that a claim may not be written to: they frame, route or authenticate the message.
 const UNWRITABLE: [&str; 14] = [
-    "authorization", "connection", "content-length", "cookie", "expect", "forwarded", "host", "keep-alive",
-    "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade", "x-forwarded-for",
+    "authorization",
+    "connection",
+    "content-length",
+    "cookie",
+    "expect",
+    "forwarded",
+    "host",
+    "keep-alive",
+    "proxy-authorization",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-forwarded-for",
 ];
 
 /// A configuration that was checked.
@@ -157,7 +169,8 @@ impl Config {
         let mut deserializer = serde_json::Deserializer::from_slice(json);
         let raw: raw::Config = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
             let path = error.path().to_string();
-            let path = if matches!(path.as_str(), "." | "?") { "configuration".to_owned() } else { path };
+            let path =
+                if matches!(path.as_str(), "" | "." | "?") { "configuration".to_owned() } else { path };
             ConfigError::at(path, error.inner())
         })?;
         deserializer.end().map_err(|error| ConfigError::at("configuration", error))?;
@@ -182,12 +195,18 @@ impl Config {
             }
             let feeds = |provider: &Provider| matches!(provider.keys, KeySource::Feed);
             if feeds(&provider) && checked.iter().any(feeds) {
-                return Err(ConfigError::at(format!("{path}.keys"), "only one provider can take its keys from the feed"));
+                return Err(ConfigError::at(
+                    format!("{path}.keys"),
+                    "only one provider can take its keys from the feed",
+                ));
             }
             checked.push(provider);
         }
         if rules.is_empty() || rules.len() > RULES_MAX {
-            return Err(ConfigError::at("rules", "needs 1 to 256 rules; without one every request is refused"));
+            return Err(ConfigError::at(
+                "rules",
+                "needs 1 to 256 rules; without one every request is refused",
+            ));
         }
         let rules = rules
             .into_iter()
@@ -195,7 +214,9 @@ impl Config {
             .map(|(place, rule)| Rule::check(rule, &format!("rules[{place}]"), origin.is_some()))
             .collect::<Result<_, _>>()?;
         let realm = realm.unwrap_or_else(|| "tollgate".to_owned());
-        if realm.is_empty() || !realm.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
+        if realm.is_empty()
+            || !realm.bytes().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\'))
+        {
             return Err(ConfigError::at("realm", "must be visible ASCII without quotes and backslashes"));
         }
         Ok(Self { providers: checked, origin, rules, ratelimit_headers: ratelimit_headers.into(), realm })
@@ -221,7 +242,13 @@ impl Config {
             let mapped = provider.claim_to_headers.iter().map(|mapping| mapping.header.clone());
             mapped.chain(provider.forward_payload_header.clone())
         });
-        let quota = ["ratelimit", "ratelimit-policy", "x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"];
+        let quota = [
+            "ratelimit",
+            "ratelimit-policy",
+            "x-ratelimit-limit",
+            "x-ratelimit-remaining",
+            "x-ratelimit-reset",
+        ];
         let mut names: Vec<String> = claims.chain(quota.map(str::to_owned)).collect();
         names.sort();
         names.dedup();
@@ -248,8 +275,8 @@ fn check_provider(raw: raw::Provider, path: &str, has_origin: bool) -> Result<Pr
         raw::Keys::Feed if has_origin => KeySource::Feed,
         raw::Keys::Feed => return Err(at("keys", "`feed` needs an `origin`")),
         raw::Keys::Inline(jwks) => {
-            let (keys, ignored) =
-                KeySet::from_jwks(jwks.as_bytes()).map_err(|error| at("keys.inline_jwks", &error.to_string()))?;
+            let (keys, ignored) = KeySet::from_jwks(jwks.as_bytes())
+                .map_err(|error| at("keys.inline_jwks", &error.to_string()))?;
             KeySource::Inline(keys, ignored)
         }
     };
@@ -362,7 +389,10 @@ fn check_origin(raw: raw::Origin) -> Result<Origin, ConfigError> {
         return Err(at("refuse_after_seconds", "must be at most 86400"));
     }
     if raw.stale_after_seconds <= raw.long_poll_seconds {
-        return Err(at("stale_after_seconds", "must be more than long_poll_seconds, or every held poll makes state stale"));
+        return Err(at(
+            "stale_after_seconds",
+            "must be more than long_poll_seconds, or every held poll makes state stale",
+        ));
     }
     Ok(Origin {
         cluster: raw.cluster,

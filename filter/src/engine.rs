@@ -20,8 +20,8 @@ mod refresh;
 
 use std::rc::Rc;
 
-use tollgate_shared::quota::ledger::{Charge, Spend, Standing};
 use tollgate_shared::quota::Bucket;
+use tollgate_shared::quota::ledger::{Charge, Spend, Standing};
 use tollgate_shared::time::{Monotonic, Now, UnixSeconds};
 use tollgate_shared::token::SignatureBackend;
 
@@ -36,7 +36,7 @@ use refresh::Refresh;
 pub use denial::{Denial, TokenFault};
 pub use headers::{RequestView, ResponseHeader};
 pub use metrics::{Counter, Gauge, Metrics};
-pub use refresh::{AnswerFault, Call, CallId, CallKind, CallFailure, Reply};
+pub use refresh::{AnswerFault, Call, CallFailure, CallId, CallKind, Reply};
 
 /// How long a request waits for a lease before it is refused, in milliseconds.
 pub const WAIT_MILLIS: u64 = 2_000;
@@ -199,7 +199,10 @@ impl<B: SignatureBackend> Engine<B> {
             notices.push("there is no `origin`: nothing is ever revoked and no quota is counted".to_owned());
         }
         for (provider, ignored) in self.keyring.ignored() {
-            notices.push(format!("provider `{provider}`: key {} of its set is not used: {}", ignored.place, ignored.fault));
+            notices.push(format!(
+                "provider `{provider}`: key {} of its set is not used: {}",
+                ignored.place, ignored.fault
+            ));
         }
         notices
     }
@@ -248,7 +251,9 @@ impl<B: SignatureBackend> Engine<B> {
         };
         match self.usable_state(rule, now.monotonic) {
             // An optional route stays open to those who bring nothing; a token cannot be judged now.
-            Err(_) if requirement.is_none() && !self.headers.carries_credential(request) => return Ok(Grant::Anonymous),
+            Err(_) if requirement.is_none() && !self.headers.carries_credential(request) => {
+                return Ok(Grant::Anonymous);
+            }
             Err(denial) => return Err(denial),
             Ok(Usable::AsAnonymous) => return Ok(Grant::Anonymous),
             Ok(Usable::Yes) => {}
@@ -260,9 +265,8 @@ impl<B: SignatureBackend> Engine<B> {
         if let Some(requirement) = requirement {
             policy::authorise(requirement, &rule.path, path, &identity.claims)?;
         }
-        let standings = match self.charge(rule, &identity, patience, now.monotonic)? {
-            Some(standings) => standings,
-            None => return Ok(Grant::Wait),
+        let Some(standings) = self.charge(rule, &identity, patience, now.monotonic)? else {
+            return Ok(Grant::Wait);
         };
         Ok(Grant::Identified { identity, standings })
     }
@@ -303,7 +307,8 @@ impl<B: SignatureBackend> Engine<B> {
 
     /// The date by which tokens are judged: the host's, unless that went back further than two clocks can differ.
     fn date(&self, now: Now) -> UnixSeconds {
-        let floor = self.refresh.as_ref().map(|refresh| refresh.earliest_date(now.monotonic)).unwrap_or_default();
+        let floor =
+            self.refresh.as_ref().map(|refresh| refresh.earliest_date(now.monotonic)).unwrap_or_default();
         now.wall.seconds().max(floor)
     }
 
@@ -322,16 +327,17 @@ impl<B: SignatureBackend> Engine<B> {
             .quotas
             .iter()
             .map(|quota| {
-                let bucket = Bucket::of_subject(&quota.name, &identity.claims.issuer, &identity.claims.subject)?;
+                let bucket =
+                    Bucket::of_subject(&quota.name, &identity.claims.issuer, &identity.claims.subject)?;
                 Some(Charge { bucket, cost: quota.cost })
             })
             .collect();
         let charges = charges.ok_or(Denial::QuotaUnavailable)?;
-        let names = rule.quotas.iter().map(|quota| quota.name.clone());
+        let mut names = rule.quotas.iter().map(|quota| quota.name.clone());
         match refresh.ledger_mut().spend(&charges, now) {
             Spend::Granted(standings) => Ok(Some(names.zip(standings).collect())),
             Spend::Exhausted { place, standing } => {
-                let name = names.skip(place).next().unwrap_or_default();
+                let name = names.nth(place).unwrap_or_default();
                 Err(Denial::QuotaExceeded { name, standing })
             }
             Spend::NeedsLease if patience == Patience::MayWait => {

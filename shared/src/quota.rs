@@ -9,7 +9,7 @@ pub mod allocator;
 pub mod ledger;
 mod plan;
 
-pub use plan::{Plan, PLANS_MAX};
+pub use plan::{PLANS_MAX, Plan};
 
 use std::collections::BTreeMap;
 
@@ -34,7 +34,11 @@ impl Bucket {
 
     /// The quota `quota` of the subject `subject` as the issuer `issuer` knows it.
     #[must_use]
-    pub fn of_subject(quota: &str, issuer: &crate::id::IssuerId, subject: &crate::id::Subject) -> Option<Self> {
+    pub fn of_subject(
+        quota: &str,
+        issuer: &crate::id::IssuerId,
+        subject: &crate::id::Subject,
+    ) -> Option<Self> {
         let entry = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         Self::new(BTreeMap::from([
             entry("quota", quota),

@@ -7,9 +7,9 @@ mod cutoffs;
 mod feed;
 mod index_set;
 
-pub use cutoffs::{Cutoff, Cutoffs, Dimension, CUTOFFS_MAX};
+pub use cutoffs::{CUTOFFS_MAX, Cutoff, Cutoffs, Dimension};
 pub use feed::{ApplyError, Epoch, FeedChange, FeedMessage, FeedState, Position};
-pub use index_set::{BlockExpiry, IndexSet, StatusIndex, BLOCK_INDICES, LIST_INDICES, REVOKED_MAX};
+pub use index_set::{BLOCK_INDICES, BlockExpiry, IndexSet, LIST_INDICES, REVOKED_MAX, StatusIndex};
 
 use crate::token::Claims;
 

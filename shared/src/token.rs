@@ -19,7 +19,10 @@ pub use claims::{ClaimError, Claims, StatusReference, TokenRules};
 pub use header::{Header, TokenType};
 pub use issue::{AccessToken, IssueError, IssuedStatus, SigningKey};
 pub use json::{JsonError, JsonValue};
-pub use keys::{Algorithm, IgnoredKey, Key, KeyFault, KeyFingerprint, KeySet, KeySetError, VerifyingKey, KEYS_MAX};
+pub use keys::{
+    Algorithm, IgnoredKey, KEYS_MAX, Key, KeyFault, KeyFingerprint, KeySet, KeySetError, VerifyingKey,
+};
 pub use verify::{
-    es256_signature_der, LiveToken, ParseError, RustCrypto, SignatureBackend, SignedToken, UntrustedToken, VerifyError, TOKEN_BYTES_MAX,
+    LiveToken, ParseError, RustCrypto, SignatureBackend, SignedToken, TOKEN_BYTES_MAX, UntrustedToken,
+    VerifyError, es256_signature_der,
 };

@@ -1,6 +1,6 @@
 //! Lints the Envoy configuration that we ship: what hardens it must still be there.
 
-use serde_json::{json, Value};
+use serde_json::{Value, json};
 use tollgate_tests::envoy::{Bootstrap, Envoy};
 use tollgate_tests::module::{self, Variant};
 
@@ -30,10 +30,7 @@ const WANTED: [(&str, &str); 22] = [
         "[\"TOLLGATE_CREDENTIAL\"]",
     ),
     ("/http_filters/1/name", "\"envoy.filters.http.router\""),
-    (
-        "/route_config/virtual_hosts/0/routes/0/route/max_stream_duration/max_stream_duration",
-        "\"300s\"",
-    ),
+    ("/route_config/virtual_hosts/0/routes/0/route/max_stream_duration/max_stream_duration", "\"300s\""),
     ("/stat_prefix", "\"edge\""),
 ];
 
@@ -51,7 +48,11 @@ fn faults(bootstrap: &Value) -> Vec<String> {
     if bootstrap.to_string().contains("FAIL_OPEN") || bootstrap.to_string().contains("fail_open") {
         faults.push("something fails open".to_owned());
     }
-    let clusters = bootstrap.pointer("/static_resources/clusters").and_then(Value::as_array).cloned().unwrap_or_default();
+    let clusters = bootstrap
+        .pointer("/static_resources/clusters")
+        .and_then(Value::as_array)
+        .cloned()
+        .unwrap_or_default();
     match clusters.iter().find(|cluster| cluster["name"] == "issuer") {
         Some(issuer) => {
             if issuer.pointer("/health_checks/0/http_health_check/path") != Some(&json!("/readyz")) {
@@ -102,7 +103,8 @@ fn the_lint_sees_each_hardening_that_is_taken_away() {
         assert_eq!(faults(&weakened).len(), 1, "{place}");
     }
     let mut open = shipped();
-    *open.pointer_mut(&format!("{manager}/http_filters/0/typed_config/config/failure_policy")).unwrap() = json!("FAIL_OPEN");
+    *open.pointer_mut(&format!("{manager}/http_filters/0/typed_config/config/failure_policy")).unwrap() =
+        json!("FAIL_OPEN");
     assert_eq!(faults(&open).len(), 2);
 }
 

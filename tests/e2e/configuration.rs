@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::{json, Value};
+use serde_json::{Value, json};
 use tollgate_tests::client::Client;
 use tollgate_tests::envoy::{Bootstrap, Envoy, EnvoyOptions};
 use tollgate_tests::eventually::eventually;
@@ -45,14 +45,26 @@ fn envoy_refuses_a_bad_configuration_and_names_the_key() {
     for (text, key, message) in [
         (add("/rules/0", "reqires", json!("none")), "rules[0].reqires", "unknown field `reqires`"),
         (add("", "rule", json!([])), "rule", "unknown field `rule`"),
-        (set("/rules/0/requires", json!({ "scope": ["read"] })), "rules[0].requires.scope", "unknown field `scope`"),
+        (
+            set("/rules/0/requires", json!({ "scope": ["read"] })),
+            "rules[0].requires.scope",
+            "unknown field `scope`",
+        ),
         (set("/rules/0/requires", json!("nothing")), "rules[0].requires", "unknown variant `nothing`"),
         (set("/rules", json!([])), "rules", "needs 1 to 256 rules"),
         (without("rules"), "configuration", "missing field `rules`"),
         (set("/providers/0/audiences", json!("api")), "providers[0].audiences", "invalid type: string"),
         (set("/origin/trust_anchor", json!("AAAA")), "origin.trust_anchor", "is not an Ed25519 public key"),
-        (set("/providers/0/keys", json!({ "inline_jwks": "{}" })), "providers[0].keys.inline_jwks", "no `keys` array"),
-        (set("/providers/0/keys", json!({ "inline": "{}" })), "providers[0].keys.inline", "unknown field `inline`"),
+        (
+            set("/providers/0/keys", json!({ "inline_jwks": "{}" })),
+            "providers[0].keys.inline_jwks",
+            "no `keys` array",
+        ),
+        (
+            set("/providers/0/keys", json!({ "inline": "{}" })),
+            "providers[0].keys.inline",
+            "unknown field `inline`",
+        ),
         (without("origin"), "providers[0].keys", "`feed` needs an `origin`"),
         ("{".to_owned(), "configuration", "EOF"),
         (String::new(), "configuration", "is empty"),
@@ -60,7 +72,10 @@ fn envoy_refuses_a_bad_configuration_and_names_the_key() {
         let output = Envoy::validate(&bootstrap().plugin_text(&text).unwrap()).unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success(), "Envoy took {text}");
-        let line = said.lines().find(|line| line.contains("configuration refused")).unwrap_or_else(|| panic!("{text}: {said}"));
+        let line = said
+            .lines()
+            .find(|line| line.contains("configuration refused"))
+            .unwrap_or_else(|| panic!("{text}: {said}"));
         assert!(line.contains(&format!("configuration refused: {key}: ")), "{key} is not named in: {line}");
         assert!(line.contains(message), "`{message}` is not in: {line}");
     }
@@ -73,10 +88,16 @@ async fn a_cluster_that_envoy_does_not_know_is_named_in_its_log_and_protected_ro
     let evidence = Evidence::of_this_test().unwrap();
     let mut config = good();
     config["origin"]["cluster"] = json!("isuer");
-    let envoy = Envoy::start(EnvoyOptions::new(bootstrap().plugin_config(&config).unwrap()), &evidence).await.unwrap();
+    let envoy = Envoy::start(EnvoyOptions::new(bootstrap().plugin_config(&config).unwrap()), &evidence)
+        .await
+        .unwrap();
     eventually("the message", Duration::from_secs(10), async || {
         let logs = envoy.logs();
-        if logs.contains("origin.cluster `isuer`: the host knows no such cluster") { Ok(()) } else { Err(logs) }
+        if logs.contains("origin.cluster `isuer`: the host knows no such cluster") {
+            Ok(())
+        } else {
+            Err(logs)
+        }
     })
     .await
     .unwrap();

@@ -12,13 +12,13 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use anyhow::{ensure, Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
-use serde_json::{json, Value};
+use serde_json::{Value, json};
 use tollgate_shared::time::UnixSeconds;
 use tollgate_shared::token::{AccessToken, IssuedStatus};
 
-use origin::{Origin, OriginChange, ISSUER};
+use origin::{ISSUER, Origin, OriginChange};
 
 /// A script.
 #[derive(Debug, Clone, Deserialize)]
@@ -215,7 +215,12 @@ impl Conversation {
         Ok(Arc::new(Mutex::new(origin)))
     }
 
-    async fn hold(&self, host: &mut impl Host, origin: &Arc<Mutex<Origin>>, start: UnixSeconds) -> Result<()> {
+    async fn hold(
+        &self,
+        host: &mut impl Host,
+        origin: &Arc<Mutex<Origin>>,
+        start: UnixSeconds,
+    ) -> Result<()> {
         let tokens = self.mint(&origin.lock().expect("not poisoned"), start);
         for (place, step) in self.steps.iter().enumerate() {
             let done = match step {
@@ -247,10 +252,18 @@ fn check(exchange: &Exchange, seen: &Seen) -> Result<()> {
     ensure!(seen.status == exchange.status, "status {} instead of {}", seen.status, exchange.status);
     let outcome = if exchange.status == 200 { "admitted" } else { "refused" };
     if let Some(reason) = &exchange.reason {
-        ensure!(seen.counted == format!("{outcome}.{reason}"), "counted as {} instead of {reason}", seen.counted);
+        ensure!(
+            seen.counted == format!("{outcome}.{reason}"),
+            "counted as {} instead of {reason}",
+            seen.counted
+        );
     }
-    ensure!(seen.upstream.is_some() == (exchange.status == 200), "only an admitted request reaches the application");
-    let same = |wanted: &String, found: Option<&String>| found.is_some_and(|found| wanted == "*" || wanted == found);
+    ensure!(
+        seen.upstream.is_some() == (exchange.status == 200),
+        "only an admitted request reaches the application"
+    );
+    let same =
+        |wanted: &String, found: Option<&String>| found.is_some_and(|found| wanted == "*" || wanted == found);
     for (name, wanted) in &exchange.answer {
         ensure!(same(wanted, seen.headers.get(name)), "the answer's header {name} is not {wanted}");
     }

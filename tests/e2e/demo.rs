@@ -10,7 +10,6 @@ use tollgate_tests::evidence::Evidence;
 use tollgate_tests::process::Process;
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "the demo is a program to run")]
 fn the_demo_walks_the_whole_path() {
     let output = Command::new(env!("CARGO_BIN_EXE_demo")).arg("--once").output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);

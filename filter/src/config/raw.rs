@@ -2,9 +2,9 @@
 
 use std::fmt;
 
+use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, Visitor};
-use serde::Deserialize;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -176,7 +176,8 @@ impl<'de> Deserialize<'de> for Keys {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Keys, A::Error> {
-                Inline::deserialize(MapAccessDeserializer::new(map)).map(|inline| Keys::Inline(inline.inline_jwks))
+                Inline::deserialize(MapAccessDeserializer::new(map))
+                    .map(|inline| Keys::Inline(inline.inline_jwks))
             }
         }
         deserializer.deserialize_any(KeysVisitor)

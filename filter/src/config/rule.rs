@@ -1,6 +1,6 @@
 //! One rule of the route policy: which requests it is for, what they need, and what they cost.
 
-use super::{raw, ConfigError};
+use super::{ConfigError, raw};
 
 /// The most a request may cost, in units.
 const COST_MAX: u64 = 1_000_000;
@@ -103,7 +103,10 @@ impl Rule {
         if matches.methods.is_some() && methods.is_empty() {
             return Err(at("match.methods", "must name a method, or be left out for all"));
         }
-        if methods.iter().any(|method| method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase())) {
+        if methods
+            .iter()
+            .any(|method| method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase()))
+        {
             return Err(at("match.methods", "methods are written in capitals"));
         }
         let path_match = PathMatch::check(matches, path)?;
@@ -127,7 +130,8 @@ impl PathMatch {
     fn check(raw: raw::Match, path: &str) -> Result<Self, ConfigError> {
         let absolute = |text: String, key: &str| {
             let message = "must start with a slash and hold no `?`, `#` or space";
-            let fits = text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));
+            let fits = text.starts_with('/')
+                && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"?#".contains(&byte));
             if fits { Ok(text) } else { Err(ConfigError::at(format!("{path}.match.{key}"), message)) }
         };
         match (raw.path, raw.prefix, raw.template) {
@@ -136,7 +140,10 @@ impl PathMatch {
             (None, None, Some(text)) => {
                 template(&absolute(text, "template")?, &format!("{path}.match.template")).map(Self::Template)
             }
-            _ => Err(ConfigError::at(format!("{path}.match"), "needs exactly one of path, prefix and template")),
+            _ => Err(ConfigError::at(
+                format!("{path}.match"),
+                "needs exactly one of path, prefix and template",
+            )),
         }
     }
 
@@ -159,7 +166,10 @@ fn template(text: &str, path: &str) -> Result<Vec<Segment>, ConfigError> {
             }
             "{subject}" => Segment::Subject,
             part if part.contains(['*', '{', '}']) => {
-                return Err(ConfigError::at(path, "knows `*`, `**` and `{subject}`, each as a whole segment"));
+                return Err(ConfigError::at(
+                    path,
+                    "knows `*`, `**` and `{subject}`, each as a whole segment",
+                ));
             }
             part => Segment::Text(part.to_owned()),
         });
@@ -194,7 +204,10 @@ impl Access {
             (Some(raw::Owner::Subject), unless_role) => Some(Owner { unless_role }),
         };
         if owner.is_none() && path_match.names_subject() {
-            return Err(at("owner", "the template has `{subject}`, which only a rule with `owner: subject` checks"));
+            return Err(at(
+                "owner",
+                "the template has `{subject}`, which only a rule with `owner: subject` checks",
+            ));
         }
         Ok(Self::Required(Requirement { scopes, roles, owner }))
     }
@@ -221,7 +234,9 @@ fn check_quotas(
     }
     let mut quotas: Vec<QuotaCharge> = Vec::new();
     for (place, raw::Quota { name, cost }) in raw.into_iter().enumerate() {
-        let named = !name.is_empty() && name.len() <= 64 && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+        let named = !name.is_empty()
+            && name.len() <= 64
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
         if !named {
             return Err(at(&format!("quotas[{place}].name"), "1 to 64 letters, digits, `-`, `_` and `.`"));
         }

@@ -12,13 +12,17 @@ pub(super) struct Credential<'r> {
 }
 
 /// Looks for a token in `sources`. Query, body and cookies are never looked at (RFC 9700 section 4.3.2).
-pub(super) fn find<'r>(sources: &[TokenHeader], request: &RequestView<'r>) -> Result<Option<Credential<'r>>, Denial> {
+pub(super) fn find<'r>(
+    sources: &[TokenHeader],
+    request: &RequestView<'r>,
+) -> Result<Option<Credential<'r>>, Denial> {
     let mut found: Option<Credential<'r>> = None;
     for (name, value) in request.headers {
         // Two Authorization headers are refused whatever their schemes: the application might read the other one.
-        let mut candidates = sources.iter().enumerate().filter(|(_, source)| {
-            name.eq_ignore_ascii_case(source.name.as_bytes())
-        });
+        let mut candidates = sources
+            .iter()
+            .enumerate()
+            .filter(|(_, source)| name.eq_ignore_ascii_case(source.name.as_bytes()));
         let Some(first) = candidates.next() else { continue };
         if occurrences(request, name) > 1 {
             return Err(Denial::AmbiguousCredential);

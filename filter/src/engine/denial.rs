@@ -7,8 +7,8 @@ use tollgate_shared::quota::ledger::Standing;
 use tollgate_shared::revocation::{Dimension, RevokedBy};
 use tollgate_shared::token::{ClaimError, ParseError, VerifyError};
 
-use super::headers::{seconds_up, HeaderPolicy, ResponseHeader};
 use super::Refusal;
+use super::headers::{HeaderPolicy, ResponseHeader, seconds_up};
 
 /// Problem types that IANA registers for the rate-limit headers draft.
 const QUOTA_EXCEEDED: &str = "https://iana.org/assignments/http-problem-types#quota-exceeded";
@@ -121,13 +121,15 @@ impl Denial {
     }
 
     fn body(&self) -> serde_json::Value {
-        let plain = |title: &str| {
-            serde_json::json!({ "type": "about:blank", "title": title, "status": self.status() })
-        };
+        let plain = |title: &str| serde_json::json!({ "type": "about:blank", "title": title, "status": self.status() });
         match self {
-            Self::MalformedPath | Self::AmbiguousCredential | Self::MalformedCredential => plain("Bad Request"),
+            Self::MalformedPath | Self::AmbiguousCredential | Self::MalformedCredential => {
+                plain("Bad Request")
+            }
             Self::NoCredential | Self::InvalidToken(_) => plain("Unauthorized"),
-            Self::NoRule | Self::InsufficientScope { .. } | Self::LacksRole | Self::NotOwner => plain("Forbidden"),
+            Self::NoRule | Self::InsufficientScope { .. } | Self::LacksRole | Self::NotOwner => {
+                plain("Forbidden")
+            }
             Self::QuotaExceeded { name, .. } => serde_json::json!({
                 "type": QUOTA_EXCEEDED,
                 "title": "Request cannot be satisfied as assigned quota has been exceeded",

@@ -5,7 +5,7 @@ use tollgate_shared::quota::ledger::Standing;
 
 use super::credential::{self, Credential};
 use super::denial::Denial;
-use crate::config::{Config, RatelimitHeaders, TokenHeader, OWNED_PREFIX};
+use crate::config::{Config, OWNED_PREFIX, RatelimitHeaders, TokenHeader};
 
 /// A header of a response.
 pub type ResponseHeader = (&'static str, String);
@@ -23,7 +23,15 @@ pub struct RequestView<'r> {
 
 /// Fields that `Connection` may name without being removed: they frame the message, or are the host's to handle.
 const NEVER_NOMINATED: [&[u8]; 9] = [
-    b"close", b"keep-alive", b"upgrade", b"te", b"trailer", b"transfer-encoding", b"content-length", b"host", b"http2-settings",
+    b"close",
+    b"keep-alive",
+    b"upgrade",
+    b"te",
+    b"trailer",
+    b"transfer-encoding",
+    b"content-length",
+    b"host",
+    b"http2-settings",
 ];
 
 /// What is known about headers from the configuration.
@@ -36,22 +44,29 @@ pub(super) struct HeaderPolicy {
 
 impl HeaderPolicy {
     pub(super) fn new(config: &Config) -> Self {
-        Self { owned: config.owned_headers(), sources: config.token_headers(), ratelimit: config.ratelimit_headers }
+        Self {
+            owned: config.owned_headers(),
+            sources: config.token_headers(),
+            ratelimit: config.ratelimit_headers,
+        }
     }
 
     /// Whether only the filter may set this header. Underscores count as hyphens: CGI and its heirs cannot tell them
     /// apart.
     pub(super) fn is_owned(&self, name: &[u8]) -> bool {
-        same_start(name, OWNED_PREFIX.as_bytes()) || self.owned.iter().any(|owned| same_name(name, owned.as_bytes()))
+        same_start(name, OWNED_PREFIX.as_bytes())
+            || self.owned.iter().any(|owned| same_name(name, owned.as_bytes()))
     }
 
     /// The headers to remove: those that are ours, and those that `Connection` nominates (RFC 9110 section 7.6.1).
     pub(super) fn strip(&self, request: &RequestView<'_>) -> Vec<Vec<u8>> {
         let mut strip: Vec<Vec<u8>> = Vec::new();
-        let nominated = |name: &[u8]| nominations(request).any(|nominated| nominated.eq_ignore_ascii_case(name));
+        let nominated =
+            |name: &[u8]| nominations(request).any(|nominated| nominated.eq_ignore_ascii_case(name));
         for (name, _) in request.headers {
             let pseudo = name.first() == Some(&b':');
-            if !pseudo && (self.is_owned(name) || nominated(name)) && !strip.iter().any(|known| known == name) {
+            if !pseudo && (self.is_owned(name) || nominated(name)) && !strip.iter().any(|known| known == name)
+            {
                 strip.push(name.to_vec());
             }
         }

@@ -4,8 +4,8 @@ use tollgate_shared::id::KeyId;
 use tollgate_shared::revocation::{FeedState, StatusIndex, TokenFacts};
 use tollgate_shared::time::{Monotonic, UnixSeconds};
 use tollgate_shared::token::{
-    ClaimError, Claims, IgnoredKey, JsonValue, KeyFingerprint, KeySet, LiveToken, SignatureBackend, TokenRules,
-    UntrustedToken, VerifyError,
+    ClaimError, Claims, IgnoredKey, JsonValue, KeyFingerprint, KeySet, LiveToken, SignatureBackend,
+    TokenRules, UntrustedToken, VerifyError,
 };
 
 use super::credential::Credential;
@@ -55,13 +55,18 @@ impl Keyring {
     ) -> Result<Identity, TokenFault> {
         let token = UntrustedToken::parse(credential.token).map_err(TokenFault::Parse)?;
         let issuer = token.claimed_issuer().unwrap_or_default();
-        let (place, provider) = self.provider_of(issuer, credential.source).ok_or(TokenFault::UnknownIssuer)?;
+        let (place, provider) =
+            self.provider_of(issuer, credential.source).ok_or(TokenFault::UnknownIssuer)?;
         let keys = keys_of(provider, feed).ok_or(TokenFault::Verify(VerifyError::UnknownKey))?;
         let key_id = token.header().key_id.clone();
         let signed = token.verify(keys, &provider.algorithms, backend).map_err(TokenFault::Verify)?;
         let live = signed.live(&provider.rules, date).map_err(TokenFault::Claims)?;
         let home = matches!(provider.keys, KeySource::Feed);
-        let index = if home { Some(status_index(&live.claims).ok_or(TokenFault::Claims(ClaimError::Status))?) } else { None };
+        let index = if home {
+            Some(status_index(&live.claims).ok_or(TokenFault::Claims(ClaimError::Status))?)
+        } else {
+            None
+        };
         let headers = forwarded(provider, &live)?;
         let LiveToken { claims, key, .. } = live;
         let lives_for = claims.expires_at.plus(provider.rules.clock_skew_seconds).0.saturating_sub(date.0);
@@ -94,10 +99,9 @@ impl Keyring {
 
     fn provider_of(&self, issuer: &str, source: usize) -> Option<(usize, &Provider)> {
         let header = self.sources.get(source)?;
-        self.providers
-            .iter()
-            .enumerate()
-            .find(|(_, provider)| provider.rules.issuer.as_str() == issuer && provider.from_headers.contains(header))
+        self.providers.iter().enumerate().find(|(_, provider)| {
+            provider.rules.issuer.as_str() == issuer && provider.from_headers.contains(header)
+        })
     }
 }
 
@@ -124,8 +128,12 @@ impl Identity {
     /// Fails if the token has been revoked by what `feed` says.
     pub(super) fn not_revoked(&self, feed: Option<&FeedState>) -> Result<(), TokenFault> {
         let Some(feed) = feed else { return Ok(()) };
-        let facts =
-            TokenFacts { index: self.index, key: self.key_id.as_str(), claims: &self.claims, home: self.home };
+        let facts = TokenFacts {
+            index: self.index,
+            key: self.key_id.as_str(),
+            claims: &self.claims,
+            home: self.home,
+        };
         feed.revoked.revokes(facts).map_or(Ok(()), |by| Err(TokenFault::Revoked(by)))
     }
 }
@@ -163,7 +171,8 @@ fn forwarded(provider: &Provider, live: &LiveToken) -> Result<Vec<(String, Vec<u
 fn header_value(claim: &JsonValue) -> Result<Vec<u8>, TokenFault> {
     let text = match claim {
         JsonValue::List(items) => {
-            let items: Vec<String> = items.iter().map(scalar).collect::<Option<_>>().ok_or(TokenFault::HeaderValue)?;
+            let items: Vec<String> =
+                items.iter().map(scalar).collect::<Option<_>>().ok_or(TokenFault::HeaderValue)?;
             if items.iter().any(|item| item.contains(',') || item.trim() != item || item.is_empty()) {
                 return Err(TokenFault::HeaderValue);
             }

@@ -80,9 +80,37 @@ mod tests {
     #[test]
     fn paths_that_servers_read_differently_are_refused() {
         for path in [
-            "", "*", "x", "http://host/", "//a", "/a//b", "/./a", "/a/..", "/a/../b", "/a/%2e%2e/b", "/a/.%2E/b", "/a/..;/b",
-            "/a/..;x=1/b", "/a/.;/b", "/a/%2e;/b", "/a/;/b", "/a/;x", "/a%2fb", "/a%5cb", "/a\\b", "/a%00", "/a%0d%0a", "/a#b", "/a b",
-            "/a%", "/a%2", "/a%zz", "/a%252f", "/\u{e9}", "/a\u{0}b", "/a\tb",
+            "",
+            "*",
+            "x",
+            "http://host/",
+            "//a",
+            "/a//b",
+            "/./a",
+            "/a/..",
+            "/a/../b",
+            "/a/%2e%2e/b",
+            "/a/.%2E/b",
+            "/a/..;/b",
+            "/a/..;x=1/b",
+            "/a/.;/b",
+            "/a/%2e;/b",
+            "/a/;/b",
+            "/a/;x",
+            "/a%2fb",
+            "/a%5cb",
+            "/a\\b",
+            "/a%00",
+            "/a%0d%0a",
+            "/a#b",
+            "/a b",
+            "/a%",
+            "/a%2",
+            "/a%zz",
+            "/a%252f",
+            "/\u{e9}",
+            "/a\u{0}b",
+            "/a\tb",
         ] {
             assert_eq!(RequestPath::parse(path.as_bytes()), Err(Ambiguous), "{path:?}");
         }
@@ -93,8 +121,16 @@ mod tests {
     #[test]
     fn ordinary_paths_pass_without_their_query() {
         for (target, path) in [
-            ("/", "/"), ("/a", "/a"), ("/a/", "/a/"), ("/a?b=../c", "/a"), ("/a%20b", "/a%20b"), ("/a;v=1", "/a;v=1"), ("/...", "/..."),
-            ("/caf%C3%A9", "/caf%C3%A9"), ("/a.b/c~d", "/a.b/c~d"), ("/?", "/"),
+            ("/", "/"),
+            ("/a", "/a"),
+            ("/a/", "/a/"),
+            ("/a?b=../c", "/a"),
+            ("/a%20b", "/a%20b"),
+            ("/a;v=1", "/a;v=1"),
+            ("/...", "/..."),
+            ("/caf%C3%A9", "/caf%C3%A9"),
+            ("/a.b/c~d", "/a.b/c~d"),
+            ("/?", "/"),
         ] {
             assert_eq!(RequestPath::parse(target.as_bytes()).map(RequestPath::as_str), Ok(path));
         }

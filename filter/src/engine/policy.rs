@@ -9,7 +9,8 @@ use crate::config::{PathMatch, Requirement, Rule, Segment};
 /// The first rule for this method and path.
 pub(super) fn find<'c>(rules: &'c [Rule], method: &[u8], path: &RequestPath<'_>) -> Option<&'c Rule> {
     rules.iter().find(|rule| {
-        let method_fits = rule.methods.is_empty() || rule.methods.iter().any(|known| known.as_bytes() == method);
+        let method_fits =
+            rule.methods.is_empty() || rule.methods.iter().any(|known| known.as_bytes() == method);
         method_fits && path_fits(&rule.path, path)
     })
 }
@@ -54,7 +55,8 @@ pub(super) fn authorise(
     }
     let Some(owner) = owner else { return Ok(()) };
     let exempt = owner.unless_role.as_ref().is_some_and(|role| claims.roles.contains(role));
-    let owned = || subject_segment(wanted, path).is_some_and(|subject| subject == claims.subject.as_str().as_bytes());
+    let owned =
+        || subject_segment(wanted, path).is_some_and(|subject| subject == claims.subject.as_str().as_bytes());
     if exempt || owned() { Ok(()) } else { Err(Denial::NotOwner) }
 }
 

@@ -6,8 +6,8 @@
 use tollgate_shared::quota::ledger::Ledger;
 use tollgate_shared::revocation::{ApplyError, FeedChange, FeedState};
 use tollgate_shared::time::{Monotonic, Now, UnixSeconds};
-use tollgate_shared::wire::feed::{FeedDecodeError, TrustAnchor, MEDIA_TYPE};
-use tollgate_shared::wire::quota::{QuotaAnswer, BATCH_BYTES_MAX};
+use tollgate_shared::wire::feed::{FeedDecodeError, MEDIA_TYPE, TrustAnchor};
+use tollgate_shared::wire::quota::{BATCH_BYTES_MAX, QuotaAnswer};
 
 use super::freshness::{Freshness, IssuerClock};
 use super::metrics::{Counter, Gauge, Metrics};
@@ -187,10 +187,10 @@ impl Refresh {
 
     pub(super) fn due(&mut self, now: Monotonic, random: u64, metrics: &mut Metrics) -> Option<Call> {
         self.give_up(now, random, metrics);
-        if let Poll::Idle { next_at } = self.feed {
-            if now >= next_at {
-                return Some(self.poll_feed(now));
-            }
+        if let Poll::Idle { next_at } = self.feed
+            && now >= next_at
+        {
+            return Some(self.poll_feed(now));
         }
         if self.quota.is_none() {
             return self.send_batch(now);
@@ -207,8 +207,12 @@ impl Refresh {
         metrics: &mut Metrics,
     ) -> Result<(), AnswerFault> {
         match (self.feed, self.quota) {
-            (Poll::Asked(asked), _) if asked.id == id => self.feed_answered(asked, outcome, now, random, metrics),
-            (_, Some(asked)) if asked.id == id => self.quota_answered(outcome, now.monotonic, random, metrics),
+            (Poll::Asked(asked), _) if asked.id == id => {
+                self.feed_answered(asked, outcome, now, random, metrics)
+            }
+            (_, Some(asked)) if asked.id == id => {
+                self.quota_answered(outcome, now.monotonic, random, metrics)
+            }
             _ => Ok(()),
         }
     }
@@ -235,7 +239,15 @@ impl Refresh {
         let asked = self.in_flight(now, timeout_millis);
         self.feed = Poll::Asked(asked);
         let headers = vec![("accept", MEDIA_TYPE.to_owned())];
-        Call { id: asked.id, kind: CallKind::Feed, method: "GET", path, headers, body: Vec::new(), timeout_millis }
+        Call {
+            id: asked.id,
+            kind: CallKind::Feed,
+            method: "GET",
+            path,
+            headers,
+            body: Vec::new(),
+            timeout_millis,
+        }
     }
 
     fn feed_answered(
@@ -344,12 +356,12 @@ impl Refresh {
 
     /// Gives up calls whose end the host never reported.
     fn give_up(&mut self, now: Monotonic, random: u64, metrics: &mut Metrics) {
-        if let Poll::Asked(asked) = self.feed {
-            if now >= asked.given_up_at {
-                metrics.count(Counter::FeedFailed);
-                self.feed_failures = self.feed_failures.saturating_add(1);
-                self.feed = Poll::Idle { next_at: now.plus(backoff(self.feed_failures, random)) };
-            }
+        if let Poll::Asked(asked) = self.feed
+            && now >= asked.given_up_at
+        {
+            metrics.count(Counter::FeedFailed);
+            self.feed_failures = self.feed_failures.saturating_add(1);
+            self.feed = Poll::Idle { next_at: now.plus(backoff(self.feed_failures, random)) };
         }
         if self.quota.is_some_and(|asked| now >= asked.given_up_at) {
             // Counted there; there is nobody to tell.

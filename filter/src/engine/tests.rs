@@ -1,1 +1,87 @@
+//! What the engine keeps to itself: bounds, credentials and the state of calls. Its verdicts are in the conversations.
 
+use tollgate_shared::time::UnixMillis;
+use tollgate_shared::token::RustCrypto;
+
+use super::*;
+
+const ANCHOR: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+
+fn engine() -> Engine<RustCrypto> {
+    let config = serde_json::json!({
+        "providers": [{ "name": "home", "issuer": "https://i", "audiences": ["api"], "keys": "feed" }],
+        "origin": { "cluster": "issuer", "authority": "i", "edge_id": "e", "trust_anchor": ANCHOR },
+        "rules": [{ "match": { "prefix": "/" }, "requires": "token" }],
+    });
+    Engine::new(Config::parse(config.to_string().as_bytes()).unwrap(), RustCrypto, 7)
+}
+
+fn at(millis: u64) -> Now {
+    Now { wall: UnixMillis(1_800_000_000_000 + millis), monotonic: Monotonic(millis) }
+}
+
+#[test]
+fn one_poll_is_under_way_at_a_time_and_a_lost_one_is_given_up() {
+    let mut engine = engine();
+    let first = engine.due(at(0)).expect("the first poll");
+    assert_eq!((first.kind, first.path.as_str()), (CallKind::Feed, "/v1/edge/feed"));
+    assert_eq!(engine.due(at(5_999)), None);
+    assert_eq!(engine.due(at(6_000)), None, "given up, and the next waits for its backoff");
+    let second = engine.due(at(6_300)).expect("another poll within the first backoff");
+    assert_ne!(first.id, second.id);
+    // The lost answer arrives after all; nobody waits for it.
+    engine.answer(first.id, Ok(Reply { status: 200, body: b"x" }), at(6_301)).unwrap();
+    let refused = engine.answer(second.id, Ok(Reply { status: 200, body: b"x" }), at(6_302));
+    assert!(matches!(refused, Err(AnswerFault::Decode(_))));
+}
+
+#[test]
+fn failures_back_off_to_ten_seconds_and_no_further() {
+    let (mut engine, mut now, mut polls) = (engine(), 0, Vec::new());
+    while polls.len() < 40 {
+        if let Some(call) = engine.due(at(now)) {
+            engine.answer(call.id, Err(CallFailure::NoAnswer), at(now)).unwrap_err();
+            polls.push(now);
+        }
+        now += 10;
+    }
+    let waits: Vec<u64> = polls.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(waits[0] <= 260, "{waits:?}");
+    assert!(waits.iter().all(|wait| *wait <= 10_010), "{waits:?}");
+    assert!(waits[10..].iter().sum::<u64>() > 30 * 3_000, "the backoff does not grow: {waits:?}");
+}
+
+#[test]
+fn a_decision_costs_no_call_when_there_is_no_state() {
+    let mut engine = engine();
+    let request =
+        RequestView { method: b"GET", path: b"/x", headers: &[(b"authorization", b"Bearer a.b.c")] };
+    for _ in 0..1000 {
+        assert!(matches!(
+            engine.check(&request, Patience::MayWait, at(0)),
+            Decision::Refuse(Refusal { status: 503, .. })
+        ));
+    }
+    assert!(engine.due(at(0)).is_some() && engine.due(at(0)).is_none(), "one poll, whatever the load");
+}
+
+#[test]
+fn retry_after_is_spread() {
+    let mut engine = engine();
+    let request = RequestView { method: b"GET", path: b"/x", headers: &[] };
+    let mut seen = std::collections::BTreeSet::new();
+    for _ in 0..100 {
+        if let Decision::Refuse(refusal) = engine.check(&request, Patience::MayWait, at(0)) {
+            seen.extend(refusal.headers.into_iter().filter(|(name, _)| *name == "retry-after"));
+        }
+    }
+    assert!(seen.len() >= 3, "{seen:?}");
+}
+
+#[test]
+fn nothing_that_prints_an_engine_prints_a_token() {
+    let mut cache = VerifiedCache::default();
+    assert_eq!(format!("{cache:?}"), "VerifiedCache { len: 0, .. }");
+    cache.remove(b"canary");
+    assert!(!format!("{:?}", engine()).contains("canary"));
+}

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 
-use tollgate_shared::token::{es256_signature_der, RustCrypto, SignatureBackend, VerifyingKey};
+use tollgate_shared::token::{RustCrypto, SignatureBackend, VerifyingKey, es256_signature_der};
 
 use super::host::{self, HostStatus};
 

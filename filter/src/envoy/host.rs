@@ -3,7 +3,10 @@
 //! The interface is proxy-wasm ABI 0.2.1. Memory that the host returns was allocated through the module's own
 //! `proxy_on_memory_allocate`, so it is taken over as a `Vec` of exactly that size.
 
-#![expect(unsafe_code, reason = "host functions are foreign, and what they return has to be taken over by pointer")]
+#![expect(
+    unsafe_code,
+    reason = "host functions are foreign, and what they return has to be taken over by pointer"
+)]
 
 use std::ptr::null_mut;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -58,7 +61,13 @@ unsafe extern "C" {
     fn proxy_set_tick_period_milliseconds(period: u32) -> u32;
     fn proxy_set_effective_context(context: u32) -> u32;
     fn proxy_continue_stream(stream: u32) -> u32;
-    fn proxy_get_buffer_bytes(kind: u32, start: usize, max: usize, data: *mut *mut u8, size: *mut usize) -> u32;
+    fn proxy_get_buffer_bytes(
+        kind: u32,
+        start: usize,
+        max: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+    ) -> u32;
     fn proxy_get_header_map_pairs(map: u32, data: *mut *mut u8, size: *mut usize) -> u32;
     fn proxy_remove_header_map_value(map: u32, name: *const u8, name_size: usize) -> u32;
     fn proxy_replace_header_map_value(
@@ -110,7 +119,8 @@ fn returned(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> HostResult<Ve
 /// The host's clocks: WASI's real-time and monotonic ones.
 #[expect(clippy::disallowed_methods, reason = "this is where the adapter reads the clocks")]
 pub(super) fn now(start: Instant) -> Now {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_millis()).unwrap_or_default();
+    let wall =
+        SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_millis()).unwrap_or_default();
     let monotonic = Instant::now().saturating_duration_since(start).as_millis();
     Now {
         wall: UnixMillis(u64::try_from(wall).unwrap_or(u64::MAX)),

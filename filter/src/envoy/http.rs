@@ -39,7 +39,8 @@ impl HttpContext for Http {
 
     fn on_http_request_trailers(&mut self, _num_trailers: usize) -> Action {
         let Some(map) = host::header_map(Map::RequestTrailers).ok() else { return Action::Continue };
-        let names: Vec<&[u8]> = host::pairs(&map).unwrap_or_default().into_iter().map(|(name, _)| name).collect();
+        let names: Vec<&[u8]> =
+            host::pairs(&map).unwrap_or_default().into_iter().map(|(name, _)| name).collect();
         for name in self.vm.owned_among(&names) {
             let _ = host::remove_header(Map::RequestTrailers, &name);
         }
@@ -88,7 +89,9 @@ pub(super) fn admit(admission: Admission) -> Result<Vec<ResponseHeader>, Refusal
 
 pub(super) fn refuse(refusal: &Refusal) -> Action {
     let reason = refusal.denial.reason();
-    if host::send_response(refusal.status, &format!("tollgate_{reason}"), &refusal.headers, &refusal.body).is_err() {
+    if host::send_response(refusal.status, &format!("tollgate_{reason}"), &refusal.headers, &refusal.body)
+        .is_err()
+    {
         host::log(Level::Warn, "a refusal could not be sent; the request stays paused until its timeout");
     }
     // Paused whether or not the answer was sent: what is not admitted does not go on.

@@ -44,8 +44,10 @@ fn state(vm: &Vm) -> String {
     let now = vm.now();
     let state = vm.with_engine(|engine| {
         let metrics = engine.metrics(now);
-        let requests: serde_json::Map<_, _> =
-            metrics.requests().map(|(outcome, reason, count)| (format!("{outcome}.{reason}"), count.into())).collect();
+        let requests: serde_json::Map<_, _> = metrics
+            .requests()
+            .map(|(outcome, reason, count)| (format!("{outcome}.{reason}"), count.into()))
+            .collect();
         let counters: serde_json::Map<_, _> =
             metrics.counters().map(|(counter, count)| (counter.name().to_owned(), count.into())).collect();
         serde_json::json!({

@@ -16,8 +16,8 @@ use super::host::{self, Buffer, Level, Map, MetricKind};
 use super::http::{self, Http};
 use crate::config::Config;
 use crate::engine::{
-    Admission, AnswerFault, Call, CallFailure, CallId, Decision, Engine, Metrics, Patience, Refusal, Reply, RequestView,
-    ResponseHeader, WAIT_MILLIS,
+    Admission, AnswerFault, Call, CallFailure, CallId, Decision, Engine, Metrics, Patience, Refusal, Reply,
+    RequestView, ResponseHeader, WAIT_MILLIS,
 };
 
 /// The time between ticks, in milliseconds: how late a poll or a refused wait can be.
@@ -104,7 +104,13 @@ impl Root {
 }
 
 impl Context for Root {
-    fn on_http_call_response(&mut self, token: u32, num_headers: usize, body_size: usize, _num_trailers: usize) {
+    fn on_http_call_response(
+        &mut self,
+        token: u32,
+        num_headers: usize,
+        body_size: usize,
+        _num_trailers: usize,
+    ) {
         let Some(id) = self.vm.calls.borrow_mut().remove(&token) else { return };
         // No headers: the call failed or timed out, and there is no map to read.
         let body = if num_headers == 0 { None } else { response_body(body_size) };
@@ -328,10 +334,10 @@ impl Exported {
         if count == before {
             return;
         }
-        if let Some(id) = self.id(MetricKind::Counter, &name) {
-            if host::increment_metric(id, count.saturating_sub(before)).is_ok() {
-                self.counts.insert(name, count);
-            }
+        if let Some(id) = self.id(MetricKind::Counter, &name)
+            && host::increment_metric(id, count.saturating_sub(before)).is_ok()
+        {
+            self.counts.insert(name, count);
         }
     }
 
@@ -357,5 +363,9 @@ fn response_status(num_headers: usize) -> Option<u16> {
 
 fn response_body(size: usize) -> Option<Vec<u8>> {
     // One byte more than is read: a body that is too long is then refused as such, not taken for a shorter one.
-    if size == 0 { Some(Vec::new()) } else { host::buffer(Buffer::CallResponseBody, size.min(MESSAGE_BYTES_MAX + 1)).ok() }
+    if size == 0 {
+        Some(Vec::new())
+    } else {
+        host::buffer(Buffer::CallResponseBody, size.min(MESSAGE_BYTES_MAX + 1)).ok()
+    }
 }

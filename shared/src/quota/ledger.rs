@@ -10,7 +10,7 @@ use super::{Bucket, Window};
 use crate::id::EdgeId;
 use crate::time::{Monotonic, UnixSeconds};
 use crate::wire::quota::{
-    QuotaAnswer, QuotaBatch, WireGrant, WireRefusal, WireReturn, WireUsage, WireWant, BATCH_ENTRIES_MAX,
+    BATCH_ENTRIES_MAX, QuotaAnswer, QuotaBatch, WireGrant, WireRefusal, WireReturn, WireUsage, WireWant,
 };
 
 /// The most buckets an edge keeps at once; a request that needs one more is refused.
@@ -319,7 +319,9 @@ impl Tab {
         if self.live_lease(now).is_some_and(|lease| lease.units >= cost) {
             return Cover::Lease;
         }
-        let Some(refused) = self.refused.filter(|refused| now < refused.terms.resets_at) else { return Cover::Nothing };
+        let Some(refused) = self.refused.filter(|refused| now < refused.terms.resets_at) else {
+            return Cover::Nothing;
+        };
         let held = self.live_lease(now).map_or(0, |lease| lease.units);
         Cover::Exhausted(refused.terms.standing(held, now))
     }
@@ -370,7 +372,8 @@ impl Tab {
             return None;
         }
         let demand = std::mem::take(&mut self.demand);
-        let units = demand.max(self.rate * LEASE_INTERVALS).saturating_sub(if ends_soon { 0 } else { held }).max(1);
+        let units =
+            demand.max(self.rate * LEASE_INTERVALS).saturating_sub(if ends_soon { 0 } else { held }).max(1);
         let least = if demand == 0 { 1 } else { self.least.max(1) };
         Some((units, held, least))
     }

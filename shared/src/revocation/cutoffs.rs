@@ -115,7 +115,10 @@ impl Cutoffs {
     pub fn covering(&self, key: &str, claims: &Claims, home: bool) -> Option<Dimension> {
         let covered = |dimension: Dimension, values: &BTreeMap<String, Vec<Reach>>| {
             let reaches = values.get(dimension.value_in(key, claims)?)?;
-            reaches.iter().any(|reach| reach.concerns(claims, home) && reach.covers(claims.issued_at)).then_some(dimension)
+            reaches
+                .iter()
+                .any(|reach| reach.concerns(claims, home) && reach.covers(claims.issued_at))
+                .then_some(dimension)
         };
         self.by_dimension.iter().find_map(|(dimension, values)| covered(*dimension, values))
     }

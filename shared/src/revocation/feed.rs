@@ -1,8 +1,8 @@
 //! Decides which feed message may replace which state: in sequence, whole or not at all, never backwards.
 
-use super::cutoffs::{Cutoff, CUTOFFS_MAX};
-use super::index_set::{BlockExpiry, StatusIndex, REVOKED_MAX};
-use super::{RevocationSet, RETENTION_SECONDS};
+use super::cutoffs::{CUTOFFS_MAX, Cutoff};
+use super::index_set::{BlockExpiry, REVOKED_MAX, StatusIndex};
+use super::{RETENTION_SECONDS, RevocationSet};
 use crate::quota::Plan;
 use crate::time::UnixMillis;
 use crate::token::{IgnoredKey, KeySet, KeySetError};
@@ -138,7 +138,12 @@ impl FeedState {
     }
 
     /// Applies a delta. Everything that can fail is done before anything changes.
-    fn add(&mut self, from: Position, revoked: Vec<StatusIndex>, message: FeedMessage) -> Result<(), ApplyError> {
+    fn add(
+        &mut self,
+        from: Position,
+        revoked: Vec<StatusIndex>,
+        message: FeedMessage,
+    ) -> Result<(), ApplyError> {
         if message.epoch != self.epoch {
             return Err(ApplyError::EpochChanged);
         }
@@ -152,7 +157,8 @@ impl FeedState {
             return Err(ApplyError::Gap);
         }
         let total = self.revoked.indices.len().saturating_add(revoked.len() as u64);
-        if total > u64::from(REVOKED_MAX) || self.revoked.cutoffs.len() + message.cutoffs.len() > CUTOFFS_MAX {
+        if total > u64::from(REVOKED_MAX) || self.revoked.cutoffs.len() + message.cutoffs.len() > CUTOFFS_MAX
+        {
             return Err(ApplyError::TooLarge);
         }
         let keys = message.keys.as_deref().map(|jwks| KeySet::from_jwks(jwks.as_bytes())).transpose()?;

@@ -79,8 +79,12 @@ impl IndexSet {
 
     /// Drops every block that expired before `horizon`. A block whose expiry is not known is kept.
     pub fn drop_expired(&mut self, horizon: UnixSeconds) {
-        let expired: Vec<u16> =
-            self.blocks.iter().filter(|(_, expires_at)| **expires_at < horizon).map(|(block, _)| *block).collect();
+        let expired: Vec<u16> = self
+            .blocks
+            .iter()
+            .filter(|(_, expires_at)| **expires_at < horizon)
+            .map(|(block, _)| *block)
+            .collect();
         for block in expired {
             self.blocks.remove(&block);
             let first = u32::from(block) * BLOCK_INDICES;

@@ -113,7 +113,8 @@ impl Claims {
             TokenType::Plain | TokenType::Absent if rules.accept_plain => false,
             TokenType::Plain | TokenType::Absent | TokenType::Other => return Err(ClaimError::TokenType),
         };
-        let issuer = all.member("iss").and_then(JsonValue::text).and_then(IssuerId::new).ok_or(ClaimError::Issuer)?;
+        let issuer =
+            all.member("iss").and_then(JsonValue::text).and_then(IssuerId::new).ok_or(ClaimError::Issuer)?;
         if issuer != rules.issuer {
             return Err(ClaimError::Issuer);
         }
@@ -209,7 +210,9 @@ fn meant_for(aud: Option<&JsonValue>, audiences: &[String]) -> Result<(), ClaimE
 fn date(value: Option<&JsonValue>, round: fn(f64) -> f64) -> Option<Option<UnixSeconds>> {
     match value {
         None => Some(None),
-        Some(JsonValue::Unsigned(seconds)) if *seconds <= NUMERIC_DATE_MAX => Some(Some(UnixSeconds(*seconds))),
+        Some(JsonValue::Unsigned(seconds)) if *seconds <= NUMERIC_DATE_MAX => {
+            Some(Some(UnixSeconds(*seconds)))
+        }
         Some(JsonValue::Float(seconds)) => whole_seconds(round(*seconds)).map(Some),
         Some(
             JsonValue::Null

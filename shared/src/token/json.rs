@@ -63,7 +63,12 @@ impl JsonValue {
     pub fn member(&self, name: &str) -> Option<&Self> {
         match self {
             Self::Object(members) => members.iter().find(|(key, _)| key == name).map(|(_, value)| value),
-            Self::Null | Self::Bool(_) | Self::Unsigned(_) | Self::Float(_) | Self::Text(_) | Self::List(_) => None,
+            Self::Null
+            | Self::Bool(_)
+            | Self::Unsigned(_)
+            | Self::Float(_)
+            | Self::Text(_)
+            | Self::List(_) => None,
         }
     }
 
@@ -72,7 +77,12 @@ impl JsonValue {
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
-            Self::Null | Self::Bool(_) | Self::Unsigned(_) | Self::Float(_) | Self::List(_) | Self::Object(_) => None,
+            Self::Null
+            | Self::Bool(_)
+            | Self::Unsigned(_)
+            | Self::Float(_)
+            | Self::List(_)
+            | Self::Object(_) => None,
         }
     }
 }

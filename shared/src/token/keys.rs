@@ -268,7 +268,9 @@ impl KeySet {
                 return Err(KeySetError::Shape);
             }
             match read_key(entry) {
-                Ok(key) if keys.iter().any(|known| known.id == key.id) => return Err(KeySetError::DuplicateKeyId),
+                Ok(key) if keys.iter().any(|known| known.id == key.id) => {
+                    return Err(KeySetError::DuplicateKeyId);
+                }
                 Ok(key) => keys.push(key),
                 Err(fault) => ignored.push(IgnoredKey { place, fault }),
             }
@@ -340,7 +342,9 @@ fn for_verifying(jwk: &JsonValue) -> bool {
     };
     let operations = match jwk.member("key_ops") {
         None => true,
-        Some(JsonValue::List(operations)) => operations.iter().any(|operation| operation.text() == Some("verify")),
+        Some(JsonValue::List(operations)) => {
+            operations.iter().any(|operation| operation.text() == Some("verify"))
+        }
         Some(_) => false,
     };
     purpose && operations
@@ -348,6 +352,6 @@ fn for_verifying(jwk: &JsonValue) -> bool {
 
 /// `SEQUENCE { SEQUENCE { id-ecPublicKey, prime256v1 }, BIT STRING …`, up to the uncompressed point.
 const P256_SPKI_PREFIX: [u8; 26] = [
-    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48, 0xce,
-    0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+    0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
 ];

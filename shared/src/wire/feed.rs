@@ -9,10 +9,10 @@ use ed25519_dalek::{Signature, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
 use super::gaps::{self, CodedGaps};
-use crate::revocation::{
-    BlockExpiry, Cutoff, Dimension, Epoch, FeedChange, FeedMessage, Position, StatusIndex, REVOKED_MAX,
-};
 use crate::quota::Plan;
+use crate::revocation::{
+    BlockExpiry, Cutoff, Dimension, Epoch, FeedChange, FeedMessage, Position, REVOKED_MAX, StatusIndex,
+};
 use crate::time::{UnixMillis, UnixSeconds};
 use crate::token::SigningKey;
 
@@ -84,6 +84,13 @@ impl TrustAnchor {
 pub fn seal(message: &FeedMessage, key: &SigningKey) -> Option<Vec<u8>> {
     let mut payload = Vec::new();
     ciborium::into_writer(&WireFeed::from(message), &mut payload).ok()?;
+    seal_payload(payload, key)
+}
+
+/// Signs bytes that need not be a message, for tests of what opening them does.
+#[doc(hidden)]
+#[must_use]
+pub fn seal_payload(payload: Vec<u8>, key: &SigningKey) -> Option<Vec<u8>> {
     let protected = HeaderBuilder::new().algorithm(Algorithm::EdDSA).build();
     CoseSign1Builder::new()
         .protected(protected)
@@ -158,7 +165,8 @@ impl From<&FeedMessage> for WireFeed {
                 ("delta", from.0, revoked.iter().map(|index| index.0).collect(), None)
             }
             FeedChange::Snapshot { revoked } => {
-                let CodedGaps { count, remainder_bits, bits } = gaps::encode(revoked.iter().map(|index| index.0));
+                let CodedGaps { count, remainder_bits, bits } =
+                    gaps::encode(revoked.iter().map(|index| index.0));
                 ("snapshot", 0, Vec::new(), Some(WireSet { n: count, p: remainder_bits, bits }))
             }
         };

@@ -17,7 +17,8 @@ pub(super) struct CodedGaps {
 
 /// Codes strictly ascending `indices`.
 pub(super) fn encode(indices: impl Iterator<Item = u32> + Clone) -> CodedGaps {
-    let (count, last) = indices.clone().fold((0u32, 0u32), |(count, _), index| (count.saturating_add(1), index));
+    let (count, last) =
+        indices.clone().fold((0u32, 0u32), |(count, _), index| (count.saturating_add(1), index));
     let remainder_bits = best_remainder_bits(count, last);
     let mut writer = BitWriter::default();
     let mut next = 0u64;

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{Response, StatusCode};
-use axum::Router;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tollgate_shared::time::{UnixMillis, UnixSeconds};
@@ -70,7 +70,8 @@ impl RealEnvoy {
 
     async fn exchanges(&self) -> Result<u64> {
         let counters = self.counts("counters").await?;
-        let names = ["tollgate_feed_deltas_total", "tollgate_feed_snapshots_total", "tollgate_feed_failures_total"];
+        let names =
+            ["tollgate_feed_deltas_total", "tollgate_feed_snapshots_total", "tollgate_feed_failures_total"];
         Ok(names.iter().filter_map(|name| counters.get(*name)).sum())
     }
 }
@@ -103,9 +104,10 @@ impl Host for RealEnvoy {
         let counts = self.counts("requests").await?;
         let counted = counts.iter().find(|(name, count)| before.get(*name) != Some(*count));
         let counted = counted.map(|(name, _)| name.clone()).unwrap_or_default();
-        let headers = response.headers.iter().map(|(name, value)| {
-            (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned())
-        });
+        let headers = response
+            .headers
+            .iter()
+            .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()));
         let headers = headers.collect();
         let upstream = if response.header("x-upstream").is_some() {
             let pairs: Vec<(String, String)> = serde_json::from_value(response.json()?["headers"].clone())?;

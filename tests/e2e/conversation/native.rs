@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use anyhow::{bail, Context, Result};
+use anyhow::{Context, Result, bail};
 use tollgate_filter::config::Config;
-use tollgate_filter::engine::{Call, CallFailure, CallKind, Decision, Engine, Patience, Reply, RequestView, WAIT_MILLIS};
+use tollgate_filter::engine::{
+    Call, CallFailure, CallKind, Decision, Engine, Patience, Reply, RequestView, WAIT_MILLIS,
+};
 use tollgate_shared::time::{Monotonic, Now, UnixMillis, UnixSeconds};
 use tollgate_shared::token::RustCrypto;
 
@@ -81,17 +83,23 @@ impl Host for Native {
         }
         let counts = self.counts();
         let counted = counts.iter().find(|(name, count)| before.get(*name) != Some(*count));
-        let mut seen = Seen { counted: counted.context("the request was not counted")?.0.clone(), ..Seen::default() };
+        let mut seen =
+            Seen { counted: counted.context("the request was not counted")?.0.clone(), ..Seen::default() };
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         match decision {
             Decision::Wait => bail!("asked to wait although it must decide"),
             Decision::Refuse(refusal) => {
                 seen.status = refusal.status;
-                seen.headers = refusal.headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+                seen.headers =
+                    refusal.headers.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
             }
             Decision::Admit(admission) => {
                 seen.status = 200;
-                seen.headers = admission.respond.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+                seen.headers = admission
+                    .respond
+                    .iter()
+                    .map(|(name, value)| ((*name).to_owned(), value.clone()))
+                    .collect();
                 let kept = headers.iter().filter(|(name, _)| {
                     !admission.strip.iter().any(|stripped| stripped.eq_ignore_ascii_case(name.as_bytes()))
                 });

@@ -150,7 +150,7 @@ impl Origin {
             Mood::Down => return None,
             Mood::Error => return Some((500, b"oops".to_vec())),
             Mood::Html => return Some((200, b"<html>portal</html>".to_vec())),
-            _ => {}
+            Mood::Well | Mood::Flipped | Mood::Truncated | Mood::Forged | Mood::Replayed | Mood::Gap => {}
         }
         let wall = UnixMillis(wall.0.saturating_add_signed(self.clock_ahead * 1000));
         if path.starts_with("/v1/edge/quota") {
@@ -166,7 +166,7 @@ impl Origin {
                 said[middle] ^= 1;
             }
             Mood::Truncated => said.truncate(said.len() / 2),
-            _ => {}
+            Mood::Well | Mood::Down | Mood::Error | Mood::Html | Mood::Forged | Mood::Gap => {}
         }
         Some((200, said))
     }
@@ -236,12 +236,21 @@ impl Origin {
             let bucket = want.bucket;
             match account.lease(holding, wanted, Terms { limit, now, ends_at }) {
                 Allotment::Lease { units, expires_in, remaining } => {
-                    let grant =
-                        WireGrant { bucket, window, units, expires_in, remaining, resets_in, limit, window_seconds };
+                    let grant = WireGrant {
+                        bucket,
+                        window,
+                        units,
+                        expires_in,
+                        remaining,
+                        resets_in,
+                        limit,
+                        window_seconds,
+                    };
                     answer.grants.push(grant);
                 }
                 Allotment::Refused { ask_again_in } => {
-                    let refusal = WireRefusal { bucket, window, resets_in, ask_again_in, limit, window_seconds };
+                    let refusal =
+                        WireRefusal { bucket, window, resets_in, ask_again_in, limit, window_seconds };
                     answer.refusals.push(refusal);
                 }
             }

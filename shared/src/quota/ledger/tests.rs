@@ -114,7 +114,7 @@ fn one_edge_spends_exactly_the_limit() {
             Spend::Granted(_) => admitted += 1,
             Spend::NeedsLease => exchange(&mut ledger, &mut issuer, now),
             Spend::Exhausted { standing, .. } => assert_eq!(standing.limit, 100),
-            other => panic!("{other:?}"),
+            other @ (Spend::Unavailable | Spend::Full) => panic!("{other:?}"),
         }
     }
     assert_eq!(admitted, 100);
@@ -156,13 +156,12 @@ fn a_new_window_starts_with_the_whole_limit() {
 fn charges_are_all_or_nothing() {
     let mut ledger = ledger("e", 1);
     let mut issuer = ModelIssuer::new(100);
-    let both = vec![
-        Charge { bucket: bucket("a"), cost: 1 },
-        Charge { bucket: bucket("b"), cost: 200 },
-    ];
+    let both = vec![Charge { bucket: bucket("a"), cost: 1 }, Charge { bucket: bucket("b"), cost: 200 }];
     assert_eq!(ledger.spend(&both, Monotonic(0)), Spend::NeedsLease);
     exchange(&mut ledger, &mut issuer, 0);
-    let Spend::Exhausted { place: 1, .. } = ledger.spend(&both, Monotonic(1)) else { panic!("the second cannot be had") };
+    let Spend::Exhausted { place: 1, .. } = ledger.spend(&both, Monotonic(1)) else {
+        panic!("the second cannot be had")
+    };
     exchange(&mut ledger, &mut issuer, 1001);
     let account = issuer.accounts.iter().find(|((name, _), _)| name["subject"] == "a").unwrap().1;
     assert_eq!(account.allowed, 0, "the first was spent although the second was refused");
@@ -192,11 +191,21 @@ fn a_bucket_too_many_is_refused() {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Spend { edge: usize, cost: u64 },
+    Spend {
+        edge: usize,
+        cost: u64,
+    },
     /// An edge sends what is due, and the network does this to it.
-    Send { edge: usize, fate: Fate },
-    Restart { edge: usize },
-    Pass { millis: u64 },
+    Send {
+        edge: usize,
+        fate: Fate,
+    },
+    Restart {
+        edge: usize,
+    },
+    Pass {
+        millis: u64,
+    },
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -243,7 +252,8 @@ impl Run {
                 ledgers[edge] = ledger(&format!("e{edge}"), 1000 + self.restarts);
             }
             Step::Spend { edge, cost } => {
-                let before = ledgers[edge].tabs.get(&bucket("u")).and_then(|tab| tab.lease).map(|lease| lease.window);
+                let before =
+                    ledgers[edge].tabs.get(&bucket("u")).and_then(|tab| tab.lease).map(|lease| lease.window);
                 if let Spend::Granted(_) = ledgers[edge].spend(&charge(cost), Monotonic(*now)) {
                     *self.admitted.entry(before.expect("spent from a lease").0.0).or_default() += cost;
                 }
@@ -255,7 +265,14 @@ impl Run {
         }
     }
 
-    fn send(&mut self, batch: &QuotaBatch, fate: Fate, now: u64, ledger: &mut Ledger, issuer: &mut ModelIssuer) {
+    fn send(
+        &mut self,
+        batch: &QuotaBatch,
+        fate: Fate,
+        now: u64,
+        ledger: &mut Ledger,
+        issuer: &mut ModelIssuer,
+    ) {
         let wall = UnixMillis(START + now);
         match fate {
             Fate::RequestLost => return ledger.failed(Monotonic(now)),

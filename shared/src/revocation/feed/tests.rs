@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::revocation::{Dimension, BLOCK_INDICES};
+use crate::revocation::{BLOCK_INDICES, Dimension};
 use crate::time::UnixSeconds;
 use crate::token::SigningKey;
-use crate::wire::feed::{seal, FeedDecodeError, TrustAnchor};
+use crate::wire::feed::{FeedDecodeError, TrustAnchor, seal};
 
 const EPOCH: Epoch = Epoch([7; 16]);
 
@@ -31,7 +31,10 @@ fn snapshot(to: u64, revoked: &[u32]) -> FeedMessage {
 
 fn delta(from: u64, to: u64, revoked: &[u32]) -> FeedMessage {
     FeedMessage {
-        change: FeedChange::Delta { from: Position(from), revoked: revoked.iter().copied().map(StatusIndex).collect() },
+        change: FeedChange::Delta {
+            from: Position(from),
+            revoked: revoked.iter().copied().map(StatusIndex).collect(),
+        },
         keys: None,
         plans: None,
         ..snapshot(to, &[])
@@ -112,7 +115,10 @@ fn revocations_are_kept_until_their_tokens_are_long_expired() {
     (first.blocks, first.cutoffs) = (block(2000), vec![cutoff(2000)]);
     let mut state = None;
     FeedState::apply(&mut state, first).unwrap();
-    let at = |position, seconds: u64| FeedMessage { as_of: UnixMillis(seconds * 1000), ..delta(position, position, &[]) };
+    let at = |position, seconds: u64| FeedMessage {
+        as_of: UnixMillis(seconds * 1000),
+        ..delta(position, position, &[])
+    };
     FeedState::apply(&mut state, at(1, 2000 + RETENTION_SECONDS)).unwrap();
     assert!(revoked(&state, index));
     assert_eq!(state.as_ref().unwrap().revoked.cutoffs.len(), 1);

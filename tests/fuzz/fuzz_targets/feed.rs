@@ -1,0 +1,16 @@
+//! No bytes make the feed decoder panic, before or after the signature: half of the runs sign what they try.
+#![no_main]
+
+use tollgate_shared::revocation::FeedState;
+use tollgate_shared::token::SigningKey;
+use tollgate_shared::wire::feed::{seal_payload, TrustAnchor};
+
+libfuzzer_sys::fuzz_target!(|input: (bool, &[u8])| {
+    let (signed, bytes) = input;
+    let key = SigningKey::from_seed(&[3; 32]);
+    let anchor = TrustAnchor::new(&key.public_bytes()).expect("a key of ours");
+    let sealed = signed.then(|| seal_payload(bytes.to_vec(), &key)).flatten();
+    if let Ok(message) = anchor.open(sealed.as_deref().unwrap_or(bytes)) {
+        let _ = FeedState::apply(&mut None, message);
+    }
+});
