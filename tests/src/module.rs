@@ -71,6 +71,11 @@ pub fn build(variant: Variant) -> Result<PathBuf> {
     once.get_or_init(|| compile(variant).map_err(|error| format!("{error:#}"))).clone().map_err(Error::msg)
 }
 
+/// Where the linker left a variant that was built, with every export that the SDK makes.
+pub fn linked(variant: Variant) -> PathBuf {
+    target_directory().join(variant.folder()).join(WASM_TARGET).join("module/tollgate_filter.wasm")
+}
+
 /// The SHA-256 of a file, in hexadecimal.
 ///
 /// # Errors
@@ -103,7 +108,7 @@ fn compile(variant: Variant) -> Result<PathBuf> {
     let _lock = FileLock::acquire(&folder.with_extension("lock"))?;
     ensure_wasm_target()?;
     run(&mut build_command(variant, &folder)?)?;
-    let compiled = folder.join(WASM_TARGET).join("module/tollgate_filter.wasm");
+    let compiled = linked(variant);
     let compiled = fs::read(&compiled).with_context(|| format!("reading {}", compiled.display()))?;
     let stripped = strip(&compiled)?;
     if variant == Variant::Shipped {
