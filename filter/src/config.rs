@@ -25,10 +25,12 @@ const CONFIG_BYTES_MAX: usize = 1024 * 1024;
 /// Headers of this prefix are the filter's: stripped from every request whatever is configured.
 pub const OWNED_PREFIX: &str = "x-tollgate-";
 /// Headers that a claim may not be written to: they frame, route or authenticate the message.
-const UNWRITABLE: [&str; 14] = [
+const UNWRITABLE: [&str; 19] = [
     "authorization",
     "connection",
+    "content-encoding",
     "content-length",
+    "content-type",
     "cookie",
     "expect",
     "forwarded",
@@ -40,6 +42,9 @@ const UNWRITABLE: [&str; 14] = [
     "transfer-encoding",
     "upgrade",
     "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
+    "x-request-id",
 ];
 
 /// A configuration that was checked.
@@ -265,11 +270,10 @@ fn check_provider(raw: raw::Provider, path: &str, has_origin: bool) -> Result<Pr
     if raw.audiences.is_empty() || raw.audiences.iter().any(String::is_empty) {
         return Err(at("audiences", "needs at least one audience, and none may be empty"));
     }
-    let accept_plain = match raw.token_types.as_deref() {
-        None => false,
-        Some([]) => return Err(at("token_types", "needs `at+jwt`, `JWT` or both")),
-        Some(types) => types.contains(&raw::TokenType::Jwt),
-    };
+    let types = raw.token_types.unwrap_or_else(|| vec![raw::TokenType::AccessToken]);
+    if types.is_empty() {
+        return Err(at("token_types", "needs `at+jwt`, `JWT` or both"));
+    }
     let is_feed = matches!(raw.keys, raw::Keys::Feed);
     let keys = match raw.keys {
         raw::Keys::Feed if has_origin => KeySource::Feed,
@@ -302,6 +306,12 @@ fn check_provider(raw: raw::Provider, path: &str, has_origin: bool) -> Result<Pr
             return Err(ConfigError::at(format!("{path}.claim_name"), "must not be empty"));
         }
         let header = writable_header(&mapping.header_name, &format!("{path}.header_name"))?;
+        if claim_to_headers.iter().any(|known: &ClaimHeader| known.header == header) {
+            return Err(ConfigError::at(
+                format!("{path}.header_name"),
+                "another claim is written to this header",
+            ));
+        }
         claim_to_headers.push(ClaimHeader { claim: mapping.claim_name, header });
     }
     let forward_payload_header = raw
@@ -311,7 +321,8 @@ fn check_provider(raw: raw::Provider, path: &str, has_origin: bool) -> Result<Pr
     let rules = TokenRules {
         issuer,
         audiences: raw.audiences,
-        accept_plain,
+        accept_access_token: types.contains(&raw::TokenType::AccessToken),
+        accept_plain: types.contains(&raw::TokenType::Jwt),
         // Tokens of our own issuer always have a status; one without could not be revoked by index.
         require_status: is_feed,
         clock_skew_seconds: raw.clock_skew_seconds,
@@ -351,7 +362,7 @@ fn header_name(name: &str, path: &str) -> Result<String, ConfigError> {
 
 fn writable_header(name: &str, path: &str) -> Result<String, ConfigError> {
     let name = header_name(name, path)?;
-    if UNWRITABLE.contains(&name.as_str()) {
+    if UNWRITABLE.contains(&name.as_str()) || name.starts_with("x-envoy-") {
         return Err(ConfigError::at(path, "this header frames, routes or authenticates the message"));
     }
     // Hosts drop or refuse names with underscores, so the application would never see it.

@@ -22,6 +22,7 @@ use std::rc::Rc;
 
 use tollgate_shared::quota::Bucket;
 use tollgate_shared::quota::ledger::{Charge, Spend, Standing};
+use tollgate_shared::revocation::RETENTION_SECONDS;
 use tollgate_shared::time::{Monotonic, Now, UnixSeconds};
 use tollgate_shared::token::SignatureBackend;
 
@@ -48,8 +49,8 @@ pub enum Decision {
     Admit(Admission),
     /// Answer it with this.
     Refuse(Refusal),
-    /// Hold it, make the call that [`Engine::due`] gives, and check it again after each [`Engine::answer`]; with
-    /// [`Patience::MustDecide`] once [`WAIT_MILLIS`] have passed.
+    /// Hold it, make the call that [`Engine::due`] gives, and check it again after each [`Engine::answer`] as
+    /// [`Patience::StillWaiting`], and with [`Patience::MustDecide`] once [`WAIT_MILLIS`] have passed.
     Wait,
 }
 
@@ -82,6 +83,8 @@ pub struct Refusal {
 pub enum Patience {
     /// It may.
     MayWait,
+    /// It waits already, and may go on.
+    StillWaiting,
     /// It waited long enough, or too many wait already.
     MustDecide,
 }
@@ -97,6 +100,8 @@ pub struct Engine<B> {
     refresh: Option<Refresh>,
     metrics: Metrics,
     jitter: Jitter,
+    /// The host's clocks when it was first asked anything.
+    first_seen: Option<Now>,
 }
 
 /// What a check has found out, or the denial that ends it.
@@ -123,6 +128,7 @@ impl<B: SignatureBackend> Engine<B> {
             refresh,
             metrics: Metrics::default(),
             jitter,
+            first_seen: None,
             config,
         }
     }
@@ -229,8 +235,9 @@ impl<B: SignatureBackend> Engine<B> {
         let path = path::RequestPath::parse(request.path).map_err(|_| Denial::MalformedPath)?;
         let rules = std::mem::take(&mut self.config.rules);
         let verdict = match policy::find(&rules, request.method, &path) {
-            Some(rule) => self.decide_by(rule, &path, request, patience, now),
-            None => Err(Denial::NoRule),
+            Ok(Some(rule)) => self.decide_by(rule, &path, request, patience, now),
+            Ok(None) => Err(Denial::NoRule),
+            Err(path::Ambiguous) => Err(Denial::MalformedPath),
         };
         self.config.rules = rules;
         verdict
@@ -298,18 +305,20 @@ impl<B: SignatureBackend> Engine<B> {
             self.cache.remove(credential.token);
         }
         self.metrics.count(Counter::CacheMiss);
-        let identity = self.keyring.identify(credential, feed, &self.backend, date, now.monotonic)?;
-        identity.not_revoked(feed)?;
-        let identity = Rc::new(identity);
+        let identity =
+            Rc::new(self.keyring.identify(credential, feed, &self.backend, date, now.monotonic)?);
+        // A revoked one as well: who keeps sending it shall not cost a signature each time.
         self.cache.insert(credential.token, Rc::clone(&identity));
+        identity.not_revoked(feed)?;
         Ok(identity)
     }
 
-    /// The date by which tokens are judged: the host's, unless that went back further than two clocks can differ.
-    fn date(&self, now: Now) -> UnixSeconds {
-        let floor =
-            self.refresh.as_ref().map(|refresh| refresh.earliest_date(now.monotonic)).unwrap_or_default();
-        now.wall.seconds().max(floor)
+    /// The date by which tokens are judged: the host's, unless that went back, since it was first read, by more than a
+    /// clock may be wrong.
+    fn date(&mut self, now: Now) -> UnixSeconds {
+        let first = self.first_seen.get_or_insert(now);
+        let passed = now.monotonic.since(first.monotonic) / 1000;
+        now.wall.seconds().max(first.wall.seconds().plus(passed).minus(RETENTION_SECONDS))
     }
 
     /// Spends what the rule costs; `None` when the request has to wait for a lease.
@@ -344,6 +353,7 @@ impl<B: SignatureBackend> Engine<B> {
                 self.metrics.count(Counter::Waited);
                 Ok(None)
             }
+            Spend::NeedsLease if patience == Patience::StillWaiting => Ok(None),
             Spend::NeedsLease | Spend::Unavailable | Spend::Full => Err(Denial::QuotaUnavailable),
         }
     }

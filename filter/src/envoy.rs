@@ -1,7 +1,8 @@
 //! The proxy-wasm adapter: turns what Envoy hands over into questions to the engine, and its answers into host calls.
 //!
-//! Nothing here decides. Every host call's status is handled (the SDK's own wrappers panic on one they do not expect),
-//! because a trap costs every request that this VM holds.
+//! Nothing here decides. Host calls go by our own `host` module, which handles every status, because the SDK's wrappers
+//! panic on one they do not expect and a trap costs every request that this VM holds. The one exception is the HTTP call,
+//! whose answer the SDK's dispatcher has to know of.
 
 mod crypto;
 mod host;

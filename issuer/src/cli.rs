@@ -15,6 +15,7 @@ use crate::admin::{OrderError, UserOrder};
 use crate::app::App;
 use crate::clock::SystemHost;
 use crate::config::{ConfigError, Flags, LogFormat, LogSettings, Settings};
+use crate::credential::CredentialKind;
 use crate::keys::{KeyError, Keys};
 use crate::password::{PASSWORD_BYTES_MAX, Password, PasswordLength};
 use crate::store::StoreError;
@@ -110,6 +111,11 @@ enum EdgeCommand {
 enum OperatorCommand {
     /// Make a credential for an operator, and print it
     Add {
+        /// The operator's name
+        name: String,
+    },
+    /// Withdraw an operator's credential
+    Remove {
         /// The operator's name
         name: String,
     },
@@ -235,6 +241,13 @@ pub async fn run(
             let app = open(settings(&flags)?).await?;
             let credential = app.add_operator(&name).await?;
             writeln!(output, "{}", credential.reveal())?;
+            app.store.close().await;
+            Ok(())
+        }
+        Command::Operator(OperatorCommand::Remove { name }) => {
+            let app = open(settings(&flags)?).await?;
+            app.store.withdraw_credential(CredentialKind::Operator, &name, app.host.seconds()).await?;
+            writeln!(output, "withdrawn")?;
             app.store.close().await;
             Ok(())
         }

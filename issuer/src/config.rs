@@ -24,6 +24,8 @@ pub const SLACK_SECONDS: u64 = 120;
 
 /// The environment variables that are settings start with this.
 pub const ENVIRONMENT_PREFIX: &str = "TOLLGATE_";
+/// Variables of that prefix that are other programs': the edge's credential, and the folder of the test tools.
+pub const FOREIGN_VARIABLES: [&str; 2] = ["TOLLGATE_CREDENTIAL", "TOLLGATE_CACHE"];
 
 /// What the issuer is to do. Every value was checked.
 #[derive(Debug, Clone)]

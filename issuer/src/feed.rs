@@ -1,12 +1,11 @@
 //! Decides what an edge is told: what it lacks, signed, and the instant until which that is everything.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tollgate_shared::revocation::{Epoch, FeedChange, FeedMessage, Position};
-use tollgate_shared::time::{Now, UnixMillis};
+use tollgate_shared::time::{Monotonic, Now, UnixMillis};
 use tollgate_shared::token::SigningKey;
 use tollgate_shared::wire;
 
@@ -18,26 +17,34 @@ use crate::store::{FeedRead, LogPart, Logged, RevocationOrder, Store, StoreError
 
 /// A clock that shows the date but never goes back, not even over a restart: edges refuse a message that is older than
 /// what they have, and a date set back would make every message so.
+///
+/// After the date jumped forward and was set right it stays ahead and goes on at its own pace: were it to stop, edges would
+/// take every message for an old one.
 #[derive(Debug)]
-pub struct FeedClock {
-    floor: UnixMillis,
-    started: Now,
-    last: AtomicU64,
+pub struct FeedClock(Mutex<Shown>);
+
+/// What it showed last, and when that was.
+#[derive(Debug, Clone, Copy)]
+struct Shown {
+    date: UnixMillis,
+    at: Monotonic,
 }
 
 impl FeedClock {
     /// A clock that starts at `floor` or now, whichever is later.
     #[must_use]
     pub fn new(floor: UnixMillis, now: Now) -> Self {
-        let floor = floor.max(now.wall);
-        Self { floor, started: now, last: AtomicU64::new(floor.0) }
+        Self(Mutex::new(Shown { date: floor.max(now.wall), at: now.monotonic }))
     }
 
     /// The instant it is.
     pub fn read(&self, now: Now) -> UnixMillis {
-        let steady = self.floor.0.saturating_add(now.monotonic.since(self.started.monotonic));
-        let shown = now.wall.0.max(steady);
-        UnixMillis(self.last.fetch_max(shown, Ordering::SeqCst).max(shown))
+        // Nothing that holds the lock can panic; a date is whole whatever happened to its last holder.
+        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let steady = shown.date.0.saturating_add(now.monotonic.since(shown.at));
+        let at = shown.at.max(now.monotonic);
+        *shown = Shown { date: now.wall.max(UnixMillis(steady)), at };
+        shown.date
     }
 }
 

@@ -124,8 +124,10 @@ impl App {
     /// # Errors
     /// [`StoreError`]; what was not done is done the next time.
     pub async fn keep_house(&self) -> Result<(), StoreError> {
-        let now = self.feed.now();
-        self.store.raise_clock_floor(now).await?;
+        let shown = self.feed.now();
+        self.store.raise_clock_floor(shown).await?;
+        // Only what is over by both clocks goes: the feed's may be ahead of the date.
+        let now = shown.min(self.host.now().wall);
         let seen: Vec<_> = match self.edges_seen.lock() {
             Ok(edges) => edges.iter().map(|(edge, seen)| (edge.clone(), *seen)).collect(),
             Err(_) => Vec::new(),
@@ -133,6 +135,7 @@ impl App {
         self.store.keep_edges_seen(&seen).await?;
         self.store.prune_feed_log(now.seconds()).await?;
         self.store.prune_quota(now.seconds()).await?;
+        self.store.prune_sessions(now.seconds()).await?;
         Ok(())
     }
 }

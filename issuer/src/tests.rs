@@ -175,7 +175,7 @@ impl Bench {
         let answer = self.get(&path, Some(edge)).await;
         assert_eq!(answer.status, StatusCode::OK);
         let message = self.open_message(&answer.body);
-        FeedState::apply(state, message.clone()).unwrap();
+        FeedState::apply(state, message.clone(), self.host.seconds()).unwrap();
         message
     }
 }

@@ -1,6 +1,12 @@
 //! Every document of the JSON test suite, as the header and as the payload of a token: what is not JSON is refused, and
 //! nothing panics.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking, and says what it left out"
+)]
+
 use std::path::PathBuf;
 
 use base64ct::{Base64UrlUnpadded, Encoding};

@@ -3,7 +3,11 @@
 //! `cargo bench -p tollgate-tests` prints medians over interleaved rounds and ratios; absolute figures are the machine's.
 
 #[path = "../e2e/foreign.rs"]
-#[expect(dead_code, reason = "shared with the tests, which use all of it")]
+#[expect(
+    dead_code,
+    clippy::expect_used,
+    reason = "shared with the tests, which use all of it and fail by panicking"
+)]
 mod foreign;
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -29,6 +33,7 @@ struct Contestant {
     microseconds: Vec<f64>,
 }
 
+#[expect(clippy::indexing_slicing, reason = "the shipped bootstrap has this shape; its lint is a test")]
 fn filters(bootstrap: &mut Value) -> &mut Value {
     &mut bootstrap["static_resources"]["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
 }
@@ -46,6 +51,7 @@ fn tollgate() -> Value {
     })
 }
 
+#[expect(clippy::indexing_slicing, reason = "the object is the one above")]
 fn native(cache: bool) -> Value {
     let mut provider = json!({
         "issuer": "https://foreign.example",
@@ -82,7 +88,8 @@ fn native(cache: bool) -> Value {
 fn cpu_microseconds(pid: u32) -> Result<f64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |place: usize| fields.get(place).and_then(|field| field.parse::<f64>().ok()).context("a tick count");
+    let ticks =
+        |place: usize| fields.get(place).and_then(|field| field.parse::<f64>().ok()).context("a tick count");
     Ok((ticks(11)? + ticks(12)?) * 10_000.0)
 }
 
@@ -123,13 +130,23 @@ async fn main() -> Result<()> {
     let shipped = module::build(Variant::Shipped)?;
     let whole = module::linked(Variant::Shipped);
     let base = || -> Result<Bootstrap> {
-        Bootstrap::load()?.on_free_ports()?.upstream(upstream.addr())?.module(&shipped)?.plugin_config(&tollgate())
+        Bootstrap::load()?
+            .on_free_ports()?
+            .upstream(upstream.addr())?
+            .module(&shipped)?
+            .plugin_config(&tollgate())
     };
     let mut contestants = Vec::new();
     let mut add = async |name: &str, bootstrap: Bootstrap, algorithm, new_tokens| -> Result<()> {
         let options = EnvoyOptions { concurrency: 1, ..EnvoyOptions::new(bootstrap) };
         let envoy = Envoy::start_named(name, options, &evidence).await?;
-        contestants.push(Contestant { name: name.to_owned(), envoy, algorithm, new_tokens, microseconds: Vec::new() });
+        contestants.push(Contestant {
+            name: name.to_owned(),
+            envoy,
+            algorithm,
+            new_tokens,
+            microseconds: Vec::new(),
+        });
         Ok(())
     };
     let without = |bootstrap: &mut Value| {
@@ -151,7 +168,9 @@ async fn main() -> Result<()> {
     add("tollgate-warm", base()?, warm, false).await?;
     add("tollgate-warm-all-exports", base()?.module(&whole)?, warm, false).await?;
     add("native-warm", base()?.edit(with_native(true)), warm, false).await?;
-    for (algorithm, name) in [(Algorithm::EdDsa, "eddsa"), (Algorithm::Es256, "es256"), (Algorithm::Rs256, "rs256")] {
+    for (algorithm, name) in
+        [(Algorithm::EdDsa, "eddsa"), (Algorithm::Es256, "es256"), (Algorithm::Rs256, "rs256")]
+    {
         add(&format!("tollgate-cold-{name}"), base()?, algorithm, true).await?;
         add(&format!("native-cold-{name}"), base()?.edit(with_native(false)), algorithm, true).await?;
     }
@@ -161,7 +180,9 @@ async fn main() -> Result<()> {
         }
     }
     let floor = median(&contestants.first().context("contestants")?.microseconds);
-    println!("CPU of Envoy for one request, median of {ROUNDS} rounds of {REQUESTS}; `added` is over no filter ({floor:.1} µs)");
+    println!(
+        "CPU of Envoy for one request, median of {ROUNDS} rounds of {REQUESTS}; `added` is over no filter ({floor:.1} µs)"
+    );
     let added = |name: &str| {
         let found = contestants.iter().find(|contestant| contestant.name == name);
         found.map(|contestant| median(&contestant.microseconds) - floor).unwrap_or_default()

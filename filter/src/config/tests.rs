@@ -78,6 +78,12 @@ fn every_check_names_its_key() {
             json!([{ "claim_name": "", "header_name": "x-user" }]),
             "providers[0].claim_to_headers[0].claim_name",
         ),
+        (
+            "/providers/0",
+            "claim_to_headers",
+            json!([{ "claim_name": "a", "header_name": "x-a" }, { "claim_name": "b", "header_name": "X-A" }]),
+            "providers[0].claim_to_headers[1].header_name",
+        ),
         ("/providers/0", "forward_payload_header", json!("a b"), "providers[0].forward_payload_header"),
         ("/providers/0", "keys", json!({ "inline_jwks": "{\"keys\":[]}" }), "providers[0].keys.inline_jwks"),
         ("/origin", "cluster", json!(""), "origin.cluster"),

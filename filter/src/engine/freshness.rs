@@ -5,7 +5,7 @@
 //! replayed message makes state look younger.
 
 use tollgate_shared::revocation::RETENTION_SECONDS;
-use tollgate_shared::time::{Monotonic, Now, UnixMillis, UnixSeconds};
+use tollgate_shared::time::{Monotonic, Now, UnixMillis};
 
 /// How usable state is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,11 +51,6 @@ impl IssuerClock {
     /// The age of the state, in milliseconds.
     pub(super) fn age_millis(&self, now: Monotonic) -> u64 {
         self.estimate(now).0.saturating_sub(self.latest.0)
-    }
-
-    /// The date can not be earlier than this, in the issuer's eyes.
-    pub(super) fn earliest_date(&self, now: Monotonic) -> UnixSeconds {
-        self.estimate(now).seconds().minus(RETENTION_SECONDS)
     }
 }
 

@@ -16,8 +16,8 @@ pub(super) struct Ambiguous;
 
 impl<'r> RequestPath<'r> {
     /// Takes a request target apart. Refused are: anything but an absolute path, bytes that are not visible ASCII,
-    /// fragments, backslashes, empty segments before the last, segments that are or decode to `.` or `..` (also before
-    /// a `;`), escapes of slash, backslash, percent, NUL and other controls, and malformed escapes.
+    /// fragments, backslashes, semicolons, empty segments before the last, segments that are or decode to `.` or `..`,
+    /// escapes of slash, backslash, percent, NUL and other controls, and malformed escapes.
     pub(super) fn parse(target: &'r [u8]) -> Result<Self, Ambiguous> {
         if target.len() > PATH_BYTES_MAX {
             return Err(Ambiguous);
@@ -33,10 +33,8 @@ impl<'r> RequestPath<'r> {
                 return Err(Ambiguous);
             }
             let decoded = decode(segment).ok_or(Ambiguous)?;
-            let name = decoded.split(|byte| *byte == b';').next().unwrap_or_default();
-            let dots = matches!(name, b"." | b"..");
-            // `;x` alone is an empty segment to servers that drop path parameters.
-            if dots || (name.is_empty() && !segment.is_empty()) {
+            // Servers that know path parameters read `/admin;x` as `/admin`; others do not.
+            if matches!(decoded.as_slice(), b"." | b"..") || decoded.contains(&b';') {
                 return Err(Ambiguous);
             }
         }
@@ -45,6 +43,20 @@ impl<'r> RequestPath<'r> {
 
     pub(super) fn as_str(self) -> &'r str {
         self.0
+    }
+
+    /// The path as a server reads it that resolves escapes and ignores case; `None` when that is the path itself.
+    pub(super) fn folded(self) -> Option<String> {
+        if !self.0.bytes().any(|byte| byte == b'%' || byte.is_ascii_uppercase()) {
+            return None;
+        }
+        let segments = self.segments().map(|segment| decode(segment).unwrap_or_default());
+        let path = segments.fold(String::with_capacity(self.0.len()), |mut path, segment| {
+            path.push('/');
+            path.push_str(&String::from_utf8_lossy(&segment).to_lowercase());
+            path
+        });
+        Some(path)
     }
 
     /// The segments after the leading slash.
@@ -91,6 +103,10 @@ mod tests {
             "/a/../b",
             "/a/%2e%2e/b",
             "/a/.%2E/b",
+            "/a;v=1",
+            "/a%3bv",
+            "/a;v=1",
+            "/a%3bv",
             "/a/..;/b",
             "/a/..;x=1/b",
             "/a/.;/b",
@@ -126,7 +142,6 @@ mod tests {
             ("/a/", "/a/"),
             ("/a?b=../c", "/a"),
             ("/a%20b", "/a%20b"),
-            ("/a;v=1", "/a;v=1"),
             ("/...", "/..."),
             ("/caf%C3%A9", "/caf%C3%A9"),
             ("/a.b/c~d", "/a.b/c~d"),

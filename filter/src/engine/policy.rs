@@ -3,28 +3,56 @@
 use tollgate_shared::token::Claims;
 
 use super::denial::Denial;
-use super::path::{self, RequestPath};
+use super::path::{self, Ambiguous, RequestPath};
 use crate::config::{PathMatch, Requirement, Rule, Segment};
 
-/// The first rule for this method and path.
-pub(super) fn find<'c>(rules: &'c [Rule], method: &[u8], path: &RequestPath<'_>) -> Option<&'c Rule> {
-    rules.iter().find(|rule| {
-        let method_fits =
-            rule.methods.is_empty() || rule.methods.iter().any(|known| known.as_bytes() == method);
-        method_fits && path_fits(&rule.path, path)
-    })
+/// The first rule for this method and path. A path that an application which decodes escapes or ignores case would take
+/// for one of another rule is refused: `/ADMIN/x` must not get to `/admin/x` by the rule for everything else.
+pub(super) fn find<'c>(
+    rules: &'c [Rule],
+    method: &[u8],
+    path: &RequestPath<'_>,
+) -> Result<Option<&'c Rule>, Ambiguous> {
+    let first = |fits: &dyn Fn(&PathMatch) -> bool| {
+        rules.iter().position(|rule| {
+            let for_method =
+                rule.methods.is_empty() || rule.methods.iter().any(|known| known.as_bytes() == method);
+            for_method && fits(&rule.path)
+        })
+    };
+    let place = first(&|wanted| path_fits(wanted, path.as_str()));
+    if let Some(folded) = path.folded()
+        && first(&|wanted| path_fits(&fold(wanted), &folded)) != place
+    {
+        return Err(Ambiguous);
+    }
+    Ok(place.and_then(|place| rules.get(place)))
 }
 
-fn path_fits(wanted: &PathMatch, path: &RequestPath<'_>) -> bool {
+fn fold(wanted: &PathMatch) -> PathMatch {
     match wanted {
-        PathMatch::Exact(text) => path.as_str() == text,
-        PathMatch::Prefix(text) => path.as_str().starts_with(text.as_str()),
+        PathMatch::Exact(text) => PathMatch::Exact(text.to_lowercase()),
+        PathMatch::Prefix(text) => PathMatch::Prefix(text.to_lowercase()),
+        PathMatch::Template(segments) => {
+            let fold = |segment: &Segment| match segment {
+                Segment::Text(text) => Segment::Text(text.to_lowercase()),
+                Segment::Any | Segment::Subject | Segment::Rest => segment.clone(),
+            };
+            PathMatch::Template(segments.iter().map(fold).collect())
+        }
+    }
+}
+
+fn path_fits(wanted: &PathMatch, path: &str) -> bool {
+    match wanted {
+        PathMatch::Exact(text) => path == text,
+        PathMatch::Prefix(text) => path.starts_with(text.as_str()),
         PathMatch::Template(segments) => template_fits(segments, path),
     }
 }
 
-fn template_fits(segments: &[Segment], path: &RequestPath<'_>) -> bool {
-    let mut parts = path.segments();
+fn template_fits(segments: &[Segment], path: &str) -> bool {
+    let mut parts = path.split('/').skip(1);
     for segment in segments {
         let fits = match (segment, parts.next()) {
             (Segment::Rest, _) => return true,

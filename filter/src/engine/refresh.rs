@@ -5,7 +5,7 @@
 
 use tollgate_shared::quota::ledger::Ledger;
 use tollgate_shared::revocation::{ApplyError, FeedChange, FeedState};
-use tollgate_shared::time::{Monotonic, Now, UnixSeconds};
+use tollgate_shared::time::{Monotonic, Now};
 use tollgate_shared::wire::feed::{FeedDecodeError, MEDIA_TYPE, TrustAnchor};
 use tollgate_shared::wire::quota::{BATCH_BYTES_MAX, QuotaAnswer};
 
@@ -170,10 +170,6 @@ impl Refresh {
         }
     }
 
-    pub(super) fn earliest_date(&self, now: Monotonic) -> UnixSeconds {
-        self.clock.as_ref().map(|clock| clock.earliest_date(now)).unwrap_or_default()
-    }
-
     pub(super) fn gauges(&self, now: Monotonic, metrics: &mut Metrics) {
         metrics.set(Gauge::Ready, u64::from(self.freshness(now) != Freshness::Expired));
         metrics.set(Gauge::QuotaBuckets, self.ledger.len() as u64);
@@ -295,7 +291,7 @@ impl Refresh {
             FeedChange::Delta { .. } => Counter::FeedDelta,
             FeedChange::Snapshot { .. } => Counter::FeedSnapshot,
         };
-        FeedState::apply(&mut self.state, message).map_err(AnswerFault::Apply)?;
+        FeedState::apply(&mut self.state, message, now.wall.seconds()).map_err(AnswerFault::Apply)?;
         metrics.count(counter);
         match &mut self.clock {
             Some(clock) => clock.advance(as_of, now.monotonic),

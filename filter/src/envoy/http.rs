@@ -38,13 +38,12 @@ impl HttpContext for Http {
     }
 
     fn on_http_request_trailers(&mut self, _num_trailers: usize) -> Action {
-        let Some(map) = host::header_map(Map::RequestTrailers).ok() else { return Action::Continue };
-        let names: Vec<&[u8]> =
-            host::pairs(&map).unwrap_or_default().into_iter().map(|(name, _)| name).collect();
-        for name in self.vm.owned_among(&names) {
-            let _ = host::remove_header(Map::RequestTrailers, &name);
-        }
-        Action::Continue
+        // What cannot be read or removed does not go on; the stream ends with its timeout.
+        let Ok(map) = host::header_map(Map::RequestTrailers) else { return Action::Pause };
+        let Some(trailers) = host::pairs(&map) else { return Action::Pause };
+        let names: Vec<&[u8]> = trailers.into_iter().map(|(name, _)| name).collect();
+        let removed = |name: Vec<u8>| host::remove_header(Map::RequestTrailers, &name).is_ok();
+        if self.vm.owned_among(&names).into_iter().all(removed) { Action::Continue } else { Action::Pause }
     }
 
     fn on_http_response_headers(&mut self, _num_headers: usize, _end_of_stream: bool) -> Action {

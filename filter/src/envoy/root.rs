@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use proxy_wasm::hostcalls::dispatch_http_call;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{Action, ContextType};
+use proxy_wasm::types::{Action, ContextType, Status};
 use tollgate_shared::time::{Monotonic, Now};
 use tollgate_shared::wire::feed::MESSAGE_BYTES_MAX;
 
@@ -241,17 +241,17 @@ impl Vm {
             let due = self.engine.borrow_mut().as_mut().and_then(|engine| engine.due(now));
             let Some(call) = due else { return };
             match self.dispatch(&call) {
-                Some(token) => {
+                Ok(token) => {
                     self.calls.borrow_mut().insert(token, call.id);
                 }
-                None => self.answer(call.id, Err(CallFailure::Unroutable)),
+                Err(failure) => self.answer(call.id, Err(failure)),
             }
         }
     }
 
-    fn dispatch(&self, call: &Call) -> Option<u32> {
+    fn dispatch(&self, call: &Call) -> Result<u32, CallFailure> {
         let engine = self.engine.borrow();
-        let origin = engine.as_ref()?.origin()?;
+        let origin = engine.as_ref().and_then(Engine::origin).ok_or(CallFailure::NoAnswer)?;
         let authorization = format!("Bearer {}", self.credential.borrow());
         let mut headers = vec![
             (":method", call.method),
@@ -263,12 +263,15 @@ impl Vm {
         headers.extend(call.headers.iter().map(|(name, value)| (*name, value.as_str())));
         let body = (!call.body.is_empty()).then_some(call.body.as_slice());
         let timeout = Duration::from_millis(call.timeout_millis);
-        dispatch_http_call(&origin.cluster, headers, body, Vec::new(), timeout).ok()
+        // Envoy says `BadArgument` when it has no such cluster, and `InternalFailure` when it could not send.
+        dispatch_http_call(&origin.cluster, headers, body, Vec::new(), timeout).map_err(|status| {
+            if status == Status::BadArgument { CallFailure::Unroutable } else { CallFailure::NoAnswer }
+        })
     }
 
     /// Asks again about every request that waits.
     fn retry_waiting(&self) {
-        self.retry(|_| Patience::MayWait);
+        self.retry(|_| Patience::StillWaiting);
     }
 
     /// Ends the wait of requests that waited long enough.
@@ -276,7 +279,9 @@ impl Vm {
         let now = self.now().monotonic;
         let overdue = |waiting: Waiting| now.since(waiting.since) >= WAIT_MILLIS;
         if self.waiting.borrow().iter().any(|waiting| overdue(*waiting)) {
-            self.retry(|waiting| if overdue(waiting) { Patience::MustDecide } else { Patience::MayWait });
+            self.retry(
+                |waiting| if overdue(waiting) { Patience::MustDecide } else { Patience::StillWaiting },
+            );
         }
     }
 

@@ -51,6 +51,7 @@ fn own_token(app: &App, token: &str) -> Option<(Claims, StatusIndex)> {
     let rules = TokenRules {
         issuer: app.settings.issuer.clone(),
         audiences: vec![app.settings.audience.clone()],
+        accept_access_token: true,
         accept_plain: false,
         require_status: true,
         clock_skew_seconds: LATE_SECONDS,

@@ -98,7 +98,7 @@ impl Store {
                 issuer: issuer.clone(),
                 value: Some(value.clone()),
                 issued_before: issued_before(*dimension, now),
-                ..Row::new("cutoff", until(*dimension, now), now)
+                ..Row::new("cutoff", until(*dimension, issuer.as_deref(), now), now)
             },
         };
         let row = Row { reason: reason.map(str::to_owned), actor: actor.to_owned(), ..row };
@@ -171,7 +171,12 @@ fn issued_before(dimension: Dimension, now: UnixSeconds) -> Option<UnixSeconds> 
     }
 }
 
-fn until(dimension: Dimension, now: UnixSeconds) -> UnixSeconds {
+/// How long a cut-off is kept: for our own tokens as long as one can live, for those of other issuers, whose lives are not
+/// ours to bound, as long as for a key.
+fn until(dimension: Dimension, issuer: Option<&str>, now: UnixSeconds) -> UnixSeconds {
+    if issuer.is_some() {
+        return now.plus(KEY_UNTIL_SECONDS);
+    }
     match dimension {
         Dimension::Key => now.plus(KEY_UNTIL_SECONDS),
         Dimension::Token

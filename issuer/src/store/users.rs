@@ -1,7 +1,7 @@
 //! Keeps users and their sessions.
 
 use sqlx::Row as _;
-use tollgate_shared::revocation::StatusIndex;
+use tollgate_shared::revocation::{RETENTION_SECONDS, StatusIndex};
 use tollgate_shared::time::UnixSeconds;
 
 use super::{Store, StoreError, exists, signed, unsigned};
@@ -121,6 +121,20 @@ impl Store {
             disabled: row.try_get("disabled")?,
         };
         Ok(Some(NewUser { user, password_hash: row.try_get("password_hash")? }))
+    }
+
+    /// Removes the sessions whose token expired long ago.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn prune_sessions(&self, now: UnixSeconds) -> Result<u64, StoreError> {
+        let mut write = self.write().await?;
+        let removed = sqlx::query("DELETE FROM sessions WHERE expires_at < ?")
+            .bind(signed(now.minus(2 * RETENTION_SECONDS).0))
+            .execute(&mut *write)
+            .await?;
+        write.commit().await?;
+        Ok(removed.rows_affected())
     }
 
     /// Starts a session and dates its token: after every cut-off that would cover it, if that is near. `None` when the

@@ -211,8 +211,17 @@ fn the_feed_clock_never_goes_back() {
         assert!(shown >= last, "{shown:?} after {last:?}");
         last = shown;
     }
-    assert_eq!(last, UnixMillis(900_001));
+    assert_eq!(last, UnixMillis(901_001));
     assert_eq!(FeedClock::new(UnixMillis(5_000), now(1_000, 7)).read(now(0, 17)), UnixMillis(5_010));
+}
+
+#[test]
+fn the_feed_clock_goes_on_after_a_jump_forward_that_was_set_right() {
+    let now = |wall, monotonic| Now { wall: UnixMillis(wall), monotonic: Monotonic(monotonic) };
+    let clock = FeedClock::new(UnixMillis(0), now(1_000, 0));
+    assert_eq!(clock.read(now(3_601_000, 1_000)), UnixMillis(3_601_000));
+    assert_eq!(clock.read(now(3_000, 2_000)), UnixMillis(3_602_000));
+    assert_eq!(clock.read(now(63_000, 62_000)), UnixMillis(3_662_000));
 }
 
 #[tokio::test]

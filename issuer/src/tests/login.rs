@@ -9,6 +9,7 @@ fn claims(bench: &Bench, token: &str) -> Claims {
     let rules = TokenRules {
         issuer: bench.app.settings.issuer.clone(),
         audiences: vec!["api".to_owned()],
+        accept_access_token: true,
         accept_plain: false,
         require_status: true,
         clock_skew_seconds: 0,

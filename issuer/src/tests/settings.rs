@@ -24,8 +24,12 @@ fn fault(file: Option<&str>, environment: &[(&str, &str)], flags: &Flags) -> Str
 #[test]
 fn flags_win_over_environment_over_file_over_defaults() {
     let file = "listen = \"127.0.0.1:1\"\naudience = \"file\"\n[token]\nlifetime_seconds = 100\njitter_percent = 1\n";
-    let environment =
-        [("TOLLGATE_LISTEN", "127.0.0.1:2"), ("TOLLGATE_TOKEN__LIFETIME_SECONDS", "200"), ("OTHER", "x")];
+    let environment = [
+        ("TOLLGATE_LISTEN", "127.0.0.1:2"),
+        ("TOLLGATE_TOKEN__LIFETIME_SECONDS", "200"),
+        ("OTHER", "x"),
+        ("TOLLGATE_CREDENTIAL", "x"),
+    ];
     let flags = Flags { listen: Some("127.0.0.1:3".to_owned()), ..Flags::default() };
     let settings = load(Some(file), &environment, &flags).unwrap();
     assert_eq!(settings.listen.port(), 3);

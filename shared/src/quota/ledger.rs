@@ -21,6 +21,8 @@ const BATCH_INTERVAL_MILLIS: u64 = 1_000;
 const LEASE_INTERVALS: u64 = 10;
 /// A bucket that was not touched for this long, holds nothing and owes no report, is forgotten. In milliseconds.
 const FORGET_AFTER_MILLIS: u64 = 60_000;
+/// The time between searches for buckets to forget, in milliseconds.
+const SWEEP_INTERVAL_MILLIS: u64 = 5_000;
 
 /// Units wanted from one bucket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +79,9 @@ pub struct Ledger {
     /// Whether a request waits for a lease that the batch in flight does not ask for.
     urgent: bool,
     next_batch_at: Monotonic,
+    /// Where the last batch stopped, when not everything fitted in: the next goes on from there.
+    resume_at: Option<Bucket>,
+    next_sweep_at: Monotonic,
 }
 
 #[derive(Debug)]
@@ -151,6 +156,8 @@ impl Ledger {
             failing: false,
             urgent: false,
             next_batch_at: Monotonic::default(),
+            resume_at: None,
+            next_sweep_at: Monotonic::default(),
         }
     }
 
@@ -278,8 +285,13 @@ impl Ledger {
 
     fn build(&mut self, now: Monotonic) -> Option<QuotaBatch> {
         let (mut usage, mut wants, mut returns) = (Vec::new(), Vec::new(), Vec::new());
-        for (bucket, tab) in &mut self.tabs {
+        let mut tabs = match self.resume_at.take() {
+            Some(bucket) => self.tabs.range_mut(bucket..),
+            None => self.tabs.range_mut::<Bucket, _>(..),
+        };
+        for (bucket, tab) in &mut tabs {
             if usage.len().max(wants.len()).max(returns.len()) + 2 > BATCH_ENTRIES_MAX {
+                self.resume_at = Some(bucket.clone());
                 break;
             }
             tab.settle(now);
@@ -298,15 +310,20 @@ impl Ledger {
                 wants.push(WireWant { bucket: bucket.entries().clone(), units, held, least });
             }
         }
+        self.forget(now);
         if usage.is_empty() && wants.is_empty() && returns.is_empty() {
-            self.forget(now);
             return None;
         }
         let edge = self.edge.as_str().to_owned();
         Some(QuotaBatch { edge, epoch: self.epoch.clone(), sequence: self.sequence, usage, wants, returns })
     }
 
+    /// Forgets what is idle and owes nothing; looks for it now and then only, as the look is at every bucket.
     fn forget(&mut self, now: Monotonic) {
+        if now < self.next_sweep_at {
+            return;
+        }
+        self.next_sweep_at = now.plus(SWEEP_INTERVAL_MILLIS);
         self.tabs.retain(|_, tab| {
             let idle = now.since(tab.touched_at) >= FORGET_AFTER_MILLIS;
             !(idle && tab.lease.is_none() && tab.usage.is_empty() && tab.returns.is_empty())
@@ -332,8 +349,10 @@ impl Tab {
 
     fn want(&mut self, cost: u64, now: Monotonic) {
         let held = self.live_lease(now).map_or(0, |lease| lease.units);
-        self.least = if self.demand == 0 { cost } else { self.least.min(cost) }.saturating_sub(held).max(1);
-        self.demand = self.demand.saturating_add(cost);
+        if cost > held {
+            self.least = if self.demand == 0 { cost } else { self.least.min(cost) };
+            self.demand = self.demand.saturating_add(cost);
+        }
     }
 
     fn deny(&mut self, cost: u64) {
@@ -374,7 +393,8 @@ impl Tab {
         let demand = std::mem::take(&mut self.demand);
         let units =
             demand.max(self.rate * LEASE_INTERVALS).saturating_sub(if ends_soon { 0 } else { held }).max(1);
-        let least = if demand == 0 { 1 } else { self.least.max(1) };
+        // What is held counts towards the cheapest request that waits.
+        let least = if demand == 0 { 1 } else { self.least.saturating_sub(held).max(1) };
         Some((units, held, least))
     }
 

@@ -4,7 +4,7 @@ use super::cutoffs::{CUTOFFS_MAX, Cutoff};
 use super::index_set::{BlockExpiry, REVOKED_MAX, StatusIndex};
 use super::{RETENTION_SECONDS, RevocationSet};
 use crate::quota::Plan;
-use crate::time::UnixMillis;
+use crate::time::{UnixMillis, UnixSeconds};
 use crate::token::{IgnoredKey, KeySet, KeySetError};
 
 /// Names one history of the feed. It changes when history restarts, and positions of different epochs do not compare.
@@ -118,32 +118,31 @@ pub struct FeedState {
 }
 
 impl FeedState {
-    /// The state after `message`; the first of all when `state` is `None`. An error leaves `state` as it was.
+    /// The state after `message`; the first of all when `state` is `None`. An error leaves `state` as it was. What
+    /// expired by the issuer's clock *and* by ours, which shows `today`, is forgotten: a jump of one brings nothing back.
     ///
     /// # Errors
     /// See [`ApplyError`].
-    pub fn apply(state: &mut Option<Self>, message: FeedMessage) -> Result<(), ApplyError> {
+    pub fn apply(
+        state: &mut Option<Self>,
+        message: FeedMessage,
+        today: UnixSeconds,
+    ) -> Result<(), ApplyError> {
         match message.change {
-            FeedChange::Delta { from, ref revoked } => {
-                let current = state.as_mut().ok_or(ApplyError::Gap)?;
-                let revoked = revoked.clone();
-                current.add(from, revoked, message)
-            }
-            FeedChange::Snapshot { ref revoked } => {
-                let revoked = revoked.clone();
-                *state = Some(Self::replace(state.as_ref(), revoked, message)?);
-                Ok(())
-            }
+            FeedChange::Delta { from, .. } => state.as_mut().ok_or(ApplyError::Gap)?.add(from, message)?,
+            FeedChange::Snapshot { .. } => *state = Some(Self::replace(state.as_ref(), message)?),
         }
+        if let Some(state) = state {
+            let horizon = state.as_of.seconds().min(today).minus(RETENTION_SECONDS);
+            state.revoked.indices.drop_expired(horizon);
+            state.revoked.cutoffs.drop_expired(horizon);
+        }
+        Ok(())
     }
 
     /// Applies a delta. Everything that can fail is done before anything changes.
-    fn add(
-        &mut self,
-        from: Position,
-        revoked: Vec<StatusIndex>,
-        message: FeedMessage,
-    ) -> Result<(), ApplyError> {
+    fn add(&mut self, from: Position, message: FeedMessage) -> Result<(), ApplyError> {
+        let (FeedChange::Delta { revoked, .. } | FeedChange::Snapshot { revoked }) = message.change;
         if message.epoch != self.epoch {
             return Err(ApplyError::EpochChanged);
         }
@@ -176,12 +175,9 @@ impl FeedState {
         Ok(())
     }
 
-    fn replace(
-        current: Option<&Self>,
-        revoked: Vec<StatusIndex>,
-        message: FeedMessage,
-    ) -> Result<Self, ApplyError> {
-        let FeedMessage { epoch, to, as_of, change: _, blocks, cutoffs, keys, plans } = message;
+    fn replace(current: Option<&Self>, message: FeedMessage) -> Result<Self, ApplyError> {
+        let FeedMessage { epoch, to, as_of, change, blocks, cutoffs, keys, plans } = message;
+        let (FeedChange::Delta { revoked, .. } | FeedChange::Snapshot { revoked }) = change;
         // Time alone orders snapshots of different epochs; within one, the position does too.
         if current.is_some_and(|state| as_of < state.as_of || (state.epoch == epoch && to < state.position)) {
             return Err(ApplyError::Rollback);
@@ -205,9 +201,6 @@ impl FeedState {
         for cutoff in cutoffs {
             self.revoked.cutoffs.insert(cutoff);
         }
-        let horizon = self.as_of.seconds().minus(RETENTION_SECONDS);
-        self.revoked.indices.drop_expired(horizon);
-        self.revoked.cutoffs.drop_expired(horizon);
     }
 }
 

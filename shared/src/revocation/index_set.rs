@@ -12,7 +12,7 @@ pub const BLOCK_INDICES: u32 = 1 << 16;
 pub const LIST_INDICES: u32 = 1 << 20;
 /// The most revoked indices an edge holds. A feed that brings more is refused, the state grows stale, and the hard
 /// limit then refuses protected routes: never growth without bound, never a forgotten revocation.
-pub const REVOKED_MAX: u32 = 16_000_000;
+pub const REVOKED_MAX: u32 = 12_000_000;
 
 /// The place of one token in the issuer's status lists: `list * LIST_INDICES + idx`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

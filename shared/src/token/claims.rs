@@ -17,6 +17,8 @@ pub struct TokenRules {
     pub issuer: IssuerId,
     /// `aud` must hold one of these, exactly.
     pub audiences: Vec<String>,
+    /// Whether `typ: at+jwt` is taken.
+    pub accept_access_token: bool,
     /// Whether `typ: JWT` and tokens without `typ` are taken. They may be meant for another purpose (RFC 8725
     /// section 3.11), so only for issuers that make no other kind.
     pub accept_plain: bool,
@@ -109,9 +111,11 @@ pub enum ClaimError {
 impl Claims {
     pub(super) fn read(all: &JsonValue, header: &Header, rules: &TokenRules) -> Result<Self, ClaimError> {
         let strict = match header.token_type {
-            TokenType::AccessToken => true,
+            TokenType::AccessToken if rules.accept_access_token => true,
             TokenType::Plain | TokenType::Absent if rules.accept_plain => false,
-            TokenType::Plain | TokenType::Absent | TokenType::Other => return Err(ClaimError::TokenType),
+            TokenType::AccessToken | TokenType::Plain | TokenType::Absent | TokenType::Other => {
+                return Err(ClaimError::TokenType);
+            }
         };
         let issuer =
             all.member("iss").and_then(JsonValue::text).and_then(IssuerId::new).ok_or(ClaimError::Issuer)?;

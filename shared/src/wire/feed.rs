@@ -18,8 +18,8 @@ use crate::token::SigningKey;
 
 /// The media type of a feed message (RFC 9052 section 11.3).
 pub const MEDIA_TYPE: &str = "application/cose; cose-type=\"cose-sign1\"";
-/// A longer message is not read, in bytes.
-pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A longer message is not read, in bytes. The most revocations there may be, however scattered, fit in.
+pub const MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// The version of the message this code writes and reads.
 const VERSION: u64 = 1;
 /// Says what the signature is over, so that one made for another purpose never passes for a feed.
@@ -33,7 +33,7 @@ pub struct TrustAnchor(VerifyingKey);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[expect(missing_docs, reason = "the error text of each says what its documentation would")]
 pub enum FeedDecodeError {
-    #[error("message is longer than 16 MiB")]
+    #[error("message is longer than 32 MiB")]
     TooLong,
     #[error("not a COSE_Sign1 message")]
     Envelope,

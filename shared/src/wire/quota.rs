@@ -15,7 +15,6 @@ pub type WireBucket = BTreeMap<String, String>;
 
 /// What an edge tells and asks. Applied once for each `(edge, epoch, sequence)`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct QuotaBatch {
     /// The edge's id; its credential must be for the same one.
     pub edge: String,
@@ -36,7 +35,6 @@ pub struct QuotaBatch {
 
 /// Units spent and refused in one window.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct WireUsage {
     /// Which bucket.
     pub bucket: WireBucket,
@@ -50,7 +48,6 @@ pub struct WireUsage {
 
 /// A wish for units.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct WireWant {
     /// Which bucket.
     pub bucket: WireBucket,
@@ -65,7 +62,6 @@ pub struct WireWant {
 
 /// Units of a lease that ended unspent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct WireReturn {
     /// Which bucket.
     pub bucket: WireBucket,

@@ -2,6 +2,7 @@
 #![no_main]
 
 use tollgate_shared::revocation::FeedState;
+use tollgate_shared::time::UnixSeconds;
 use tollgate_shared::token::SigningKey;
 use tollgate_shared::wire::feed::{seal_payload, TrustAnchor};
 
@@ -11,6 +12,6 @@ libfuzzer_sys::fuzz_target!(|input: (bool, &[u8])| {
     let anchor = TrustAnchor::new(&key.public_bytes()).expect("a key of ours");
     let sealed = signed.then(|| seal_payload(bytes.to_vec(), &key)).flatten();
     if let Ok(message) = anchor.open(sealed.as_deref().unwrap_or(bytes)) {
-        let _ = FeedState::apply(&mut None, message);
+        let _ = FeedState::apply(&mut None, message, UnixSeconds(1));
     }
 });

@@ -189,6 +189,43 @@ fn a_bucket_too_many_is_refused() {
     assert_eq!(ledger.len(), BUCKETS_MAX);
 }
 
+#[test]
+fn a_bucket_is_forgotten_only_when_it_owes_nothing() {
+    let (mut ledger, mut issuer) = (ledger("e", 1), ModelIssuer::new(100));
+    ledger.spend(&charge(1), Monotonic(0));
+    exchange(&mut ledger, &mut issuer, 0);
+    assert!(matches!(ledger.spend(&charge(1), Monotonic(1)), Spend::Granted(_)));
+    ledger.forget(Monotonic(10 * FORGET_AFTER_MILLIS));
+    assert_eq!(ledger.len(), 1, "a bucket with a report to make was forgotten");
+    let mut now = 11 * FORGET_AFTER_MILLIS;
+    let batch = ledger.due(Monotonic(now)).cloned().expect("a report");
+    assert_eq!(batch.usage.len(), 1);
+    ledger.answered(issuer.receive(&batch, UnixMillis(START + now)).unwrap());
+    for _ in 0..3 {
+        now += 2 * SWEEP_INTERVAL_MILLIS;
+        exchange(&mut ledger, &mut issuer, now);
+    }
+    assert!(ledger.is_empty(), "an idle bucket that owes nothing is kept");
+    assert_eq!(issuer.accounts.values().map(|account| account.allowed).sum::<u64>(), 1);
+}
+
+#[test]
+fn every_bucket_gets_its_turn_when_one_batch_cannot_hold_all() {
+    let (mut ledger, mut issuer) = (ledger("e", 1), ModelIssuer::new(100));
+    let buckets = 3 * BATCH_ENTRIES_MAX;
+    let one = |number: usize| [Charge { bucket: bucket(&number.to_string()), cost: 1 }];
+    let mut granted = std::collections::BTreeSet::new();
+    for now in (0..20).map(|round| round * 1000) {
+        for number in 0..buckets {
+            if matches!(ledger.spend(&one(number), Monotonic(now)), Spend::Granted(_)) {
+                granted.insert(number);
+            }
+        }
+        exchange(&mut ledger, &mut issuer, now);
+    }
+    assert_eq!(granted.len(), buckets);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Spend {

@@ -11,6 +11,8 @@ use crate::token::SigningKey;
 use crate::wire::feed::{FeedDecodeError, TrustAnchor, seal};
 
 const EPOCH: Epoch = Epoch([7; 16]);
+/// Our own date, later than all that these tests are about.
+const TODAY: UnixSeconds = UnixSeconds(1_000_000);
 
 fn jwks() -> String {
     serde_json::json!({ "keys": [SigningKey::from_seed(&[1; 32]).public_jwk()] }).to_string()
@@ -43,7 +45,7 @@ fn delta(from: u64, to: u64, revoked: &[u32]) -> FeedMessage {
 
 fn state_at(to: u64, revoked: &[u32]) -> Option<FeedState> {
     let mut state = None;
-    FeedState::apply(&mut state, snapshot(to, revoked)).unwrap();
+    FeedState::apply(&mut state, snapshot(to, revoked), TODAY).unwrap();
     state
 }
 
@@ -54,8 +56,8 @@ fn revoked(state: &Option<FeedState>, index: u32) -> bool {
 #[test]
 fn deltas_apply_in_sequence() {
     let mut state = state_at(5, &[1]);
-    FeedState::apply(&mut state, delta(5, 7, &[2, 70_000])).unwrap();
-    FeedState::apply(&mut state, delta(7, 7, &[])).unwrap();
+    FeedState::apply(&mut state, delta(5, 7, &[2, 70_000]), TODAY).unwrap();
+    FeedState::apply(&mut state, delta(7, 7, &[]), TODAY).unwrap();
     assert!(revoked(&state, 1) && revoked(&state, 2) && revoked(&state, 70_000) && !revoked(&state, 3));
     assert_eq!(state.unwrap().position, Position(7));
 }
@@ -78,7 +80,7 @@ fn what_does_not_follow_changes_nothing() {
         (older_time, ApplyError::Rollback),
     ] {
         let mut state = state_at(5, &[1]);
-        assert_eq!(FeedState::apply(&mut state, message), Err(error));
+        assert_eq!(FeedState::apply(&mut state, message, TODAY), Err(error));
         assert!(revoked(&state, 1) && !revoked(&state, 9));
         assert_eq!(state.as_ref().unwrap().position, Position(5));
         assert_eq!(state.unwrap().keys.len(), 1);
@@ -88,7 +90,7 @@ fn what_does_not_follow_changes_nothing() {
 #[test]
 fn a_delta_without_a_state_is_a_gap() {
     let mut state = None;
-    assert_eq!(FeedState::apply(&mut state, delta(0, 1, &[1])), Err(ApplyError::Gap));
+    assert_eq!(FeedState::apply(&mut state, delta(0, 1, &[1]), TODAY), Err(ApplyError::Gap));
     assert!(state.is_none());
 }
 
@@ -96,7 +98,7 @@ fn a_delta_without_a_state_is_a_gap() {
 fn a_new_epoch_comes_by_snapshot() {
     let mut state = state_at(50, &[1]);
     let restarted = FeedMessage { epoch: Epoch([8; 16]), as_of: UnixMillis(2_000_000), ..snapshot(2, &[3]) };
-    FeedState::apply(&mut state, restarted).unwrap();
+    FeedState::apply(&mut state, restarted, TODAY).unwrap();
     assert!(revoked(&state, 3) && !revoked(&state, 1));
 }
 
@@ -114,17 +116,28 @@ fn revocations_are_kept_until_their_tokens_are_long_expired() {
     let mut first = snapshot(1, &[index]);
     (first.blocks, first.cutoffs) = (block(2000), vec![cutoff(2000)]);
     let mut state = None;
-    FeedState::apply(&mut state, first).unwrap();
+    FeedState::apply(&mut state, first, TODAY).unwrap();
     let at = |position, seconds: u64| FeedMessage {
         as_of: UnixMillis(seconds * 1000),
         ..delta(position, position, &[])
     };
-    FeedState::apply(&mut state, at(1, 2000 + RETENTION_SECONDS)).unwrap();
+    FeedState::apply(&mut state, at(1, 2000 + RETENTION_SECONDS), TODAY).unwrap();
     assert!(revoked(&state, index));
     assert_eq!(state.as_ref().unwrap().revoked.cutoffs.len(), 1);
-    FeedState::apply(&mut state, at(1, 2001 + RETENTION_SECONDS)).unwrap();
+    FeedState::apply(&mut state, at(1, 2001 + RETENTION_SECONDS), TODAY).unwrap();
     assert!(!revoked(&state, index));
     assert!(state.unwrap().revoked.cutoffs.is_empty());
+}
+
+#[test]
+fn an_issuer_whose_clock_jumps_makes_nothing_expire_early() {
+    let mut first = snapshot(1, &[3]);
+    first.blocks = vec![BlockExpiry { block: 0, expires_at: UnixSeconds(2000) }];
+    let mut state = None;
+    FeedState::apply(&mut state, first, UnixSeconds(1500)).unwrap();
+    let jumped = FeedMessage { as_of: UnixMillis(90_000_000), ..delta(1, 1, &[]) };
+    FeedState::apply(&mut state, jumped, UnixSeconds(1501)).unwrap();
+    assert!(revoked(&state, 3));
 }
 
 #[test]
@@ -190,7 +203,7 @@ proptest! {
             } else {
                 delta(from as u64, to as u64, history.get(from..to).unwrap_or_default())
             };
-            let _ = FeedState::apply(&mut state, message);
+            let _ = FeedState::apply(&mut state, message, TODAY);
             let Some(state) = &state else { continue };
             prop_assert!(state.position >= highest);
             highest = state.position;
