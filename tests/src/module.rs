@@ -26,7 +26,7 @@ pub enum Variant {
 
 /// The exports that stay. Envoy calls every callback that a module exports, and each call crosses into the VM; a callback
 /// that the filter leaves at its default therefore costs time and does nothing, and the SDK exports all of them.
-pub const KEPT_EXPORTS: [&str; 15] = [
+pub const KEPT_EXPORTS: [&str; 14] = [
     "memory",
     "malloc",
     "_initialize",
@@ -40,7 +40,6 @@ pub const KEPT_EXPORTS: [&str; 15] = [
     "proxy_on_request_trailers",
     "proxy_on_response_headers",
     "proxy_on_http_call_response",
-    "proxy_on_done",
     "proxy_on_delete",
 ];
 

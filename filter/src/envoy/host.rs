@@ -11,7 +11,7 @@
 use std::ptr::null_mut;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use tollgate_shared::time::{Monotonic, Now, UnixMillis};
+use tollgate_shared::time::{Monotonic, UnixMillis};
 
 /// What a host call answered when it was not `Ok`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,16 +116,19 @@ fn returned(call: impl FnOnce(*mut *mut u8, *mut usize) -> u32) -> HostResult<Ve
     Ok(unsafe { Vec::from_raw_parts(data, size, size) })
 }
 
-/// The host's clocks: WASI's real-time and monotonic ones.
+/// The host's date: WASI's real-time clock.
 #[expect(clippy::disallowed_methods, reason = "this is where the adapter reads the clocks")]
-pub(super) fn now(start: Instant) -> Now {
-    let wall =
+pub(super) fn date() -> UnixMillis {
+    let date =
         SystemTime::now().duration_since(UNIX_EPOCH).map(|since| since.as_millis()).unwrap_or_default();
-    let monotonic = Instant::now().saturating_duration_since(start).as_millis();
-    Now {
-        wall: UnixMillis(u64::try_from(wall).unwrap_or(u64::MAX)),
-        monotonic: Monotonic(u64::try_from(monotonic).unwrap_or(u64::MAX)),
-    }
+    UnixMillis(u64::try_from(date).unwrap_or(u64::MAX))
+}
+
+/// The time since `start`: WASI's monotonic clock.
+#[expect(clippy::disallowed_methods, reason = "this is where the adapter reads the clocks")]
+pub(super) fn monotonic(start: Instant) -> Monotonic {
+    let passed = Instant::now().saturating_duration_since(start).as_millis();
+    Monotonic(u64::try_from(passed).unwrap_or(u64::MAX))
 }
 
 /// The instant from which monotonic time is counted.

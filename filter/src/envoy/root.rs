@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use proxy_wasm::hostcalls::dispatch_http_call;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType, Status};
-use tollgate_shared::time::{Monotonic, Now};
+use tollgate_shared::time::{Monotonic, Now, UnixMillis};
 use tollgate_shared::wire::feed::MESSAGE_BYTES_MAX;
 
 use super::crypto::HostCrypto;
@@ -39,6 +39,8 @@ pub(super) struct Root {
 #[derive(Debug)]
 pub(super) struct Vm {
     start: Instant,
+    /// Both clocks at the latest tick.
+    ticked: Cell<Now>,
     /// Added to both clocks; only the probe build ever sets it.
     clock_shift_millis: Cell<u64>,
     engine: RefCell<Option<Engine<HostCrypto>>>,
@@ -66,8 +68,10 @@ struct Exported {
 
 impl Root {
     pub(super) fn new(context: u32) -> Self {
+        let start = host::start();
         let vm = Vm {
-            start: host::start(),
+            start,
+            ticked: Cell::new(clocks(start)),
             clock_shift_millis: Cell::new(0),
             engine: RefCell::new(None),
             calls: RefCell::default(),
@@ -139,6 +143,7 @@ impl RootContext for Root {
 
     fn on_tick(&mut self) {
         let _ = host::set_tick_period(TICK_MILLIS);
+        self.vm.ticked.set(clocks(self.vm.start));
         self.vm.make_due_calls();
         self.vm.retry_overdue();
         self.vm.export_metrics();
@@ -156,7 +161,11 @@ impl RootContext for Root {
 
 impl Vm {
     pub(super) fn now(&self) -> Now {
-        let mut now = host::now(self.start);
+        // One host call for each request: the date is that of the latest tick, moved on by the monotonic clock.
+        let monotonic = host::monotonic(self.start);
+        let ticked = self.ticked.get();
+        let wall = UnixMillis(ticked.wall.0.saturating_add(monotonic.since(ticked.monotonic)));
+        let mut now = Now { wall, monotonic };
         let shift = self.clock_shift_millis.get();
         now.monotonic = now.monotonic.plus(shift);
         now.wall.0 = now.wall.0.saturating_add(shift);
@@ -354,6 +363,10 @@ impl Exported {
         self.ids.insert(name.to_owned(), id);
         Some(id)
     }
+}
+
+fn clocks(start: Instant) -> Now {
+    Now { wall: host::date(), monotonic: host::monotonic(start) }
 }
 
 fn response_status(num_headers: usize) -> Option<u16> {
