@@ -4,49 +4,26 @@
 //! question left open. *What is lost if this is wrong:* a misspelt `requires` opens a route, so whatever is not known
 //! is refused.
 
+mod provider;
 mod raw;
 mod rule;
 
 use std::fmt;
 
 use base64ct::{Base64, Base64UrlUnpadded, Encoding};
-use tollgate_shared::id::{EdgeId, IssuerId};
-use tollgate_shared::token::{Algorithm, IgnoredKey, KeySet, TokenRules};
+use tollgate_shared::id::EdgeId;
 use tollgate_shared::wire::feed::TrustAnchor;
 
+pub use provider::{ClaimHeader, KeySource, Provider, TokenHeader};
 pub use rule::{Access, Owner, PathMatch, QuotaCharge, Requirement, Rule, Segment, WhenStale};
 
-/// The most providers, header mappings of one provider, and rules.
+/// The most providers and rules.
 const PROVIDERS_MAX: usize = 16;
-const MAPPINGS_MAX: usize = 32;
 const RULES_MAX: usize = 256;
 /// The longest configuration that is read, in bytes.
 const CONFIG_BYTES_MAX: usize = 1024 * 1024;
 /// Headers of this prefix are the filter's: stripped from every request whatever is configured.
 pub const OWNED_PREFIX: &str = "x-tollgate-";
-/// Headers that a claim may not be written to: they frame, route or authenticate the message.
-const UNWRITABLE: [&str; 19] = [
-    "authorization",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "content-type",
-    "cookie",
-    "expect",
-    "forwarded",
-    "host",
-    "keep-alive",
-    "proxy-authorization",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-request-id",
-];
-
 /// A configuration that was checked.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -60,54 +37,6 @@ pub struct Config {
     pub ratelimit_headers: RatelimitHeaders,
     /// The `realm` of `WWW-Authenticate`.
     pub realm: String,
-}
-
-/// An issuer whose tokens are taken.
-#[derive(Debug, Clone)]
-pub struct Provider {
-    /// Its name in this file and in metrics.
-    pub name: String,
-    /// What its tokens must say.
-    pub rules: TokenRules,
-    /// Where its keys come from.
-    pub keys: KeySource,
-    /// The algorithms it may use.
-    pub algorithms: Vec<Algorithm>,
-    /// Where its tokens are looked for.
-    pub from_headers: Vec<TokenHeader>,
-    /// Claims that are passed on.
-    pub claim_to_headers: Vec<ClaimHeader>,
-    /// The header that carries the whole payload, base64url.
-    pub forward_payload_header: Option<String>,
-    /// Whether the token itself is passed on.
-    pub forward: bool,
-}
-
-/// Where a provider's keys come from.
-#[derive(Debug, Clone)]
-pub enum KeySource {
-    /// The signed feed of the origin.
-    Feed,
-    /// This configuration.
-    Inline(KeySet, Vec<IgnoredKey>),
-}
-
-/// A header that may carry a token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TokenHeader {
-    /// Its name, in lower case.
-    pub name: String,
-    /// What stands before the token, compared without regard to case.
-    pub value_prefix: String,
-}
-
-/// A claim that is passed on in a header.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClaimHeader {
-    /// The claim.
-    pub claim: String,
-    /// The header, in lower case.
-    pub header: String,
 }
 
 /// The issuer, as this edge sees it.
@@ -191,7 +120,7 @@ impl Config {
         let mut checked: Vec<Provider> = Vec::with_capacity(providers.len());
         for (place, provider) in providers.into_iter().enumerate() {
             let path = format!("providers[{place}]");
-            let provider = check_provider(provider, &path, origin.is_some())?;
+            let provider = Provider::check(provider, &path, origin.is_some())?;
             if checked.iter().any(|known| known.name == provider.name) {
                 return Err(ConfigError::at(format!("{path}.name"), "another provider has this name"));
             }
@@ -259,117 +188,6 @@ impl Config {
         names.dedup();
         names
     }
-}
-
-fn check_provider(raw: raw::Provider, path: &str, has_origin: bool) -> Result<Provider, ConfigError> {
-    let at = |key: &str, message: &str| ConfigError::at(format!("{path}.{key}"), message);
-    if raw.name.is_empty() {
-        return Err(at("name", "must not be empty"));
-    }
-    let issuer = IssuerId::new(&raw.issuer).ok_or_else(|| at("issuer", "must be 1 to 255 bytes"))?;
-    if raw.audiences.is_empty() || raw.audiences.iter().any(String::is_empty) {
-        return Err(at("audiences", "needs at least one audience, and none may be empty"));
-    }
-    let types = raw.token_types.unwrap_or_else(|| vec![raw::TokenType::AccessToken]);
-    if types.is_empty() {
-        return Err(at("token_types", "needs `at+jwt`, `JWT` or both"));
-    }
-    let is_feed = matches!(raw.keys, raw::Keys::Feed);
-    let keys = match raw.keys {
-        raw::Keys::Feed if has_origin => KeySource::Feed,
-        raw::Keys::Feed => return Err(at("keys", "`feed` needs an `origin`")),
-        raw::Keys::Inline(jwks) => {
-            let (keys, ignored) = KeySet::from_jwks(jwks.as_bytes())
-                .map_err(|error| at("keys.inline_jwks", &error.to_string()))?;
-            KeySource::Inline(keys, ignored)
-        }
-    };
-    let mut algorithms = Vec::new();
-    for (place, name) in raw.algorithms.iter().enumerate() {
-        let unknown = || at(&format!("algorithms[{place}]"), "is not one of EdDSA, ES256, RS256");
-        algorithms.push(Algorithm::of(name).ok_or_else(unknown)?);
-    }
-    if algorithms.is_empty() {
-        return Err(at("algorithms", "needs at least one of EdDSA, ES256, RS256"));
-    }
-    if raw.clock_skew_seconds > 300 {
-        return Err(at("clock_skew_seconds", "must be at most 300"));
-    }
-    if raw.claim_to_headers.len() > MAPPINGS_MAX {
-        return Err(at("claim_to_headers", "more than 32 mappings"));
-    }
-    let from_headers = check_token_headers(raw.from_headers, path)?;
-    let mut claim_to_headers = Vec::new();
-    for (place, mapping) in raw.claim_to_headers.into_iter().enumerate() {
-        let path = format!("{path}.claim_to_headers[{place}]");
-        if mapping.claim_name.is_empty() {
-            return Err(ConfigError::at(format!("{path}.claim_name"), "must not be empty"));
-        }
-        let header = writable_header(&mapping.header_name, &format!("{path}.header_name"))?;
-        if claim_to_headers.iter().any(|known: &ClaimHeader| known.header == header) {
-            return Err(ConfigError::at(
-                format!("{path}.header_name"),
-                "another claim is written to this header",
-            ));
-        }
-        claim_to_headers.push(ClaimHeader { claim: mapping.claim_name, header });
-    }
-    let forward_payload_header = raw
-        .forward_payload_header
-        .map(|name| writable_header(&name, &format!("{path}.forward_payload_header")))
-        .transpose()?;
-    let rules = TokenRules {
-        issuer,
-        audiences: raw.audiences,
-        accept_access_token: types.contains(&raw::TokenType::AccessToken),
-        accept_plain: types.contains(&raw::TokenType::Jwt),
-        // Tokens of our own issuer always have a status; one without could not be revoked by index.
-        require_status: is_feed,
-        clock_skew_seconds: raw.clock_skew_seconds,
-    };
-    let forward = raw.forward;
-    Ok(Provider {
-        name: raw.name,
-        rules,
-        keys,
-        algorithms,
-        from_headers,
-        claim_to_headers,
-        forward_payload_header,
-        forward,
-    })
-}
-
-fn check_token_headers(raw: Vec<raw::FromHeader>, path: &str) -> Result<Vec<TokenHeader>, ConfigError> {
-    if raw.is_empty() {
-        return Err(ConfigError::at(format!("{path}.from_headers"), "needs at least one header"));
-    }
-    let check = |(place, raw): (usize, raw::FromHeader)| {
-        let name = header_name(&raw.name, &format!("{path}.from_headers[{place}].name"))?;
-        Ok(TokenHeader { name, value_prefix: raw.value_prefix })
-    };
-    raw.into_iter().enumerate().map(check).collect()
-}
-
-/// A header name as HTTP has it (RFC 9110 section 5.1), in lower case.
-fn header_name(name: &str, path: &str) -> Result<String, ConfigError> {
-    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if name.is_empty() || name.len() > 128 || !name.bytes().all(token) {
-        return Err(ConfigError::at(path, "is not a header name"));
-    }
-    Ok(name.to_ascii_lowercase())
-}
-
-fn writable_header(name: &str, path: &str) -> Result<String, ConfigError> {
-    let name = header_name(name, path)?;
-    if UNWRITABLE.contains(&name.as_str()) || name.starts_with("x-envoy-") {
-        return Err(ConfigError::at(path, "this header frames, routes or authenticates the message"));
-    }
-    // Hosts drop or refuse names with underscores, so the application would never see it.
-    if name.contains('_') {
-        return Err(ConfigError::at(path, "must not contain an underscore"));
-    }
-    Ok(name)
 }
 
 fn check_origin(raw: raw::Origin) -> Result<Origin, ConfigError> {

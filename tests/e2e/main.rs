@@ -16,6 +16,7 @@ mod conversation;
 mod demo;
 mod foreign;
 mod hostile;
+mod issuer;
 mod outage;
 mod revocation;
 mod signatures;

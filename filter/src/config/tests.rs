@@ -1,5 +1,7 @@
 //! What a configuration may say, and which key an error names.
 
+use tollgate_shared::token::Algorithm;
+
 use super::*;
 
 const ANCHOR: &str = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";

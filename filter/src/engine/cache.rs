@@ -11,7 +11,7 @@ use std::rc::Rc;
 use super::identity::Identity;
 
 /// The most tokens.
-const ENTRIES_MAX: usize = 8192;
+pub(super) const ENTRIES_MAX: usize = 8192;
 /// The most bytes of tokens.
 const TOKEN_BYTES_MAX: usize = 8 * 1024 * 1024;
 

@@ -85,3 +85,61 @@ fn nothing_that_prints_an_engine_prints_a_token() {
     cache.remove(b"canary");
     assert!(!format!("{:?}", engine()).contains("canary"));
 }
+
+#[test]
+fn the_cache_of_verified_tokens_is_bounded_and_a_full_one_still_admits() {
+    use tollgate_shared::token::{AccessToken, IssuedStatus, SigningKey};
+
+    let key = SigningKey::from_seed(&[5; 32]);
+    let jwks = serde_json::json!({ "keys": [key.public_jwk()] }).to_string();
+    let config = serde_json::json!({
+        "providers": [{ "name": "p", "issuer": "https://i", "audiences": ["api"], "keys": { "inline_jwks": jwks } }],
+        "rules": [{ "match": { "prefix": "/" }, "requires": "token" }],
+    });
+    let mut engine = Engine::new(Config::parse(config.to_string().as_bytes()).unwrap(), RustCrypto, 7);
+    let now = at(0);
+    let admits = |engine: &mut Engine<RustCrypto>, number: usize| {
+        let token = AccessToken {
+            issuer: "https://i",
+            subject: "u",
+            audience: "api",
+            client: "c",
+            token_id: &number.to_string(),
+            issued_at: now.wall.seconds(),
+            expires_at: now.wall.seconds().plus(600),
+            scope: "",
+            roles: &[],
+            tenant: None,
+            plan: "free",
+            session: "s",
+            status: IssuedStatus::new(0, "https://i/v1/status/0"),
+        };
+        let value = format!("Bearer {}", key.issue(token).unwrap());
+        let request =
+            RequestView { method: b"GET", path: b"/x", headers: &[(b"authorization", value.as_bytes())] };
+        matches!(engine.check(&request, Patience::MustDecide, now), Decision::Admit(_))
+    };
+    for number in 0..cache::ENTRIES_MAX + 500 {
+        assert!(admits(&mut engine, number));
+    }
+    let cached = |engine: &Engine<RustCrypto>| {
+        engine.metrics(now).gauges().find(|(gauge, _)| *gauge == Gauge::CachedTokens).map(|(_, value)| value)
+    };
+    assert_eq!(cached(&engine), Some(cache::ENTRIES_MAX as u64));
+    let hits = |engine: &Engine<RustCrypto>| {
+        engine
+            .metrics(now)
+            .counters()
+            .find(|(counter, _)| *counter == Counter::CacheHit)
+            .map_or(0, |(_, count)| count)
+    };
+    let before = hits(&engine);
+    assert!(
+        admits(&mut engine, cache::ENTRIES_MAX + 499) && hits(&engine) == before + 1,
+        "the latest is not kept"
+    );
+    assert!(
+        admits(&mut engine, 0) && hits(&engine) == before + 1,
+        "the first was evicted, and is verified again"
+    );
+}

@@ -4,21 +4,20 @@
 //! *What comes in:* requests to spend, and the issuer's answers. *What goes out:* a verdict, and one batch at a time.
 //! *What is lost if this is wrong:* the limit, or the bill.
 
+mod tab;
+
 use std::collections::BTreeMap;
 
-use super::{Bucket, Window};
+use super::Bucket;
 use crate::id::EdgeId;
-use crate::time::{Monotonic, UnixSeconds};
-use crate::wire::quota::{
-    BATCH_ENTRIES_MAX, QuotaAnswer, QuotaBatch, WireGrant, WireRefusal, WireReturn, WireUsage, WireWant,
-};
+use crate::time::Monotonic;
+use crate::wire::quota::{BATCH_ENTRIES_MAX, QuotaAnswer, QuotaBatch, WireReturn, WireUsage, WireWant};
+use tab::{Cover, Tab};
 
 /// The most buckets an edge keeps at once; a request that needs one more is refused.
 pub const BUCKETS_MAX: usize = 100_000;
 /// The time between batches when nobody waits, in milliseconds.
 const BATCH_INTERVAL_MILLIS: u64 = 1_000;
-/// A lease is asked for that lasts about this long at the current rate, in batch intervals.
-const LEASE_INTERVALS: u64 = 10;
 /// A bucket that was not touched for this long, holds nothing and owes no report, is forgotten. In milliseconds.
 const FORGET_AFTER_MILLIS: u64 = 60_000;
 /// The time between searches for buckets to forget, in milliseconds.
@@ -90,57 +89,6 @@ struct InFlight {
     asked_at: Monotonic,
     /// Not sent, or sent and failed: to be sent (again) unchanged.
     unsent: bool,
-}
-
-#[derive(Debug, Default)]
-struct Tab {
-    lease: Option<Lease>,
-    refused: Option<Refused>,
-    usage: BTreeMap<Window, Usage>,
-    returns: Vec<(Window, u64)>,
-    /// Units that requests asked for in vain since the last batch.
-    demand: u64,
-    /// The smallest of those requests.
-    least: u64,
-    /// Units spent since the last batch, and in the batch before.
-    spent: u64,
-    rate: u64,
-    touched_at: Monotonic,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Lease {
-    window: Window,
-    units: u64,
-    ends_at: Monotonic,
-    terms: Terms,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Refused {
-    window: Window,
-    ask_again_at: Monotonic,
-    terms: Terms,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Terms {
-    limit: u64,
-    window_seconds: u64,
-    remaining: u64,
-    resets_at: Monotonic,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Usage {
-    allowed: u64,
-    denied: u64,
-}
-
-enum Cover {
-    Lease,
-    Exhausted(Standing),
-    Nothing,
 }
 
 impl Ledger {
@@ -328,110 +276,6 @@ impl Ledger {
             let idle = now.since(tab.touched_at) >= FORGET_AFTER_MILLIS;
             !(idle && tab.lease.is_none() && tab.usage.is_empty() && tab.returns.is_empty())
         });
-    }
-}
-
-impl Tab {
-    fn cover(&self, cost: u64, now: Monotonic) -> Cover {
-        if self.live_lease(now).is_some_and(|lease| lease.units >= cost) {
-            return Cover::Lease;
-        }
-        let Some(refused) = self.refused.filter(|refused| now < refused.terms.resets_at) else {
-            return Cover::Nothing;
-        };
-        let held = self.live_lease(now).map_or(0, |lease| lease.units);
-        Cover::Exhausted(refused.terms.standing(held, now))
-    }
-
-    fn live_lease(&self, now: Monotonic) -> Option<&Lease> {
-        self.lease.as_ref().filter(|lease| now < lease.ends_at)
-    }
-
-    fn want(&mut self, cost: u64, now: Monotonic) {
-        let held = self.live_lease(now).map_or(0, |lease| lease.units);
-        if cost > held {
-            self.least = if self.demand == 0 { cost } else { self.least.min(cost) };
-            self.demand = self.demand.saturating_add(cost);
-        }
-    }
-
-    fn deny(&mut self, cost: u64) {
-        let Some(refused) = self.refused else { return };
-        let usage = self.usage.entry(refused.window).or_default();
-        usage.denied = usage.denied.saturating_add(cost);
-        // A client that keeps trying is worth asking for again, once that may help.
-        self.least = if self.demand == 0 { cost } else { self.least.min(cost) };
-        self.demand = self.demand.max(cost);
-    }
-
-    /// Ends a lease whose time is over: what is unspent goes back.
-    fn settle(&mut self, now: Monotonic) {
-        self.rate = self.spent;
-        self.spent = 0;
-        if let Some(lease) = self.lease.filter(|lease| now >= lease.ends_at) {
-            self.lease = None;
-            if lease.units > 0 && now < lease.terms.resets_at {
-                self.returns.push((lease.window, lease.units));
-            }
-        }
-        if self.refused.is_some_and(|refused| now >= refused.terms.resets_at) {
-            self.refused = None;
-        }
-    }
-
-    /// What to ask for now: `(units, held, least)`.
-    fn next_want(&mut self, now: Monotonic) -> Option<(u64, u64, u64)> {
-        if self.refused.is_some_and(|refused| now < refused.ask_again_at) {
-            return None;
-        }
-        let held = self.live_lease(now).map_or(0, |lease| lease.units);
-        let ends_soon = self.lease.is_some_and(|lease| lease.ends_at.since(now) < 2 * BATCH_INTERVAL_MILLIS);
-        let runs_low = self.rate > 0 && (held < 2 * self.rate || ends_soon);
-        if self.demand == 0 && !runs_low {
-            return None;
-        }
-        let demand = std::mem::take(&mut self.demand);
-        let units =
-            demand.max(self.rate * LEASE_INTERVALS).saturating_sub(if ends_soon { 0 } else { held }).max(1);
-        // What is held counts towards the cheapest request that waits.
-        let least = if demand == 0 { 1 } else { self.least.saturating_sub(held).max(1) };
-        Some((units, held, least))
-    }
-
-    fn granted(&mut self, grant: &WireGrant, asked_at: Monotonic) {
-        let window = Window(UnixSeconds(grant.window));
-        let carried = self.lease.filter(|lease| lease.window == window).map_or(0, |lease| lease.units);
-        let terms = Terms {
-            limit: grant.limit,
-            window_seconds: grant.window_seconds,
-            remaining: grant.remaining,
-            resets_at: asked_at.plus(grant.resets_in),
-        };
-        let units = carried.saturating_add(grant.units);
-        self.lease = Some(Lease { window, units, ends_at: asked_at.plus(grant.expires_in), terms });
-        self.refused = None;
-    }
-
-    fn refused(&mut self, refusal: &WireRefusal, asked_at: Monotonic) {
-        let terms = Terms {
-            limit: refusal.limit,
-            window_seconds: refusal.window_seconds,
-            remaining: 0,
-            resets_at: asked_at.plus(refusal.resets_in),
-        };
-        let window = Window(UnixSeconds(refusal.window));
-        self.refused = Some(Refused { window, ask_again_at: asked_at.plus(refusal.ask_again_in), terms });
-    }
-}
-
-impl Terms {
-    fn standing(&self, held: u64, now: Monotonic) -> Standing {
-        Standing {
-            limit: self.limit,
-            window_seconds: self.window_seconds,
-            remaining: self.remaining.saturating_add(held),
-            resets_in: self.resets_at.since(now),
-        }
     }
 }
 

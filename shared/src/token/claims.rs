@@ -189,24 +189,13 @@ fn optional<T>(
 }
 
 fn meant_for(aud: Option<&JsonValue>, audiences: &[String]) -> Result<(), ClaimError> {
-    let ours = |name: &str| audiences.iter().any(|audience| audience == name);
-    match aud {
-        Some(JsonValue::Text(name)) if ours(name) => Ok(()),
-        Some(JsonValue::List(names)) => {
-            let names: Option<Vec<&str>> = names.iter().map(JsonValue::text).collect();
-            let found = names.ok_or(ClaimError::Audience)?.into_iter().any(ours);
-            if found { Ok(()) } else { Err(ClaimError::Audience) }
-        }
-        None
-        | Some(
-            JsonValue::Null
-            | JsonValue::Bool(_)
-            | JsonValue::Unsigned(_)
-            | JsonValue::Float(_)
-            | JsonValue::Text(_)
-            | JsonValue::Object(_),
-        ) => Err(ClaimError::Audience),
-    }
+    let aud = aud.ok_or(ClaimError::Audience)?;
+    let names: Option<Vec<&str>> = match aud.list() {
+        Some(names) => names.iter().map(JsonValue::text).collect(),
+        None => aud.text().map(|name| vec![name]),
+    };
+    let ours = |name: &&str| audiences.iter().any(|audience| audience == name);
+    if names.is_some_and(|names| names.iter().any(ours)) { Ok(()) } else { Err(ClaimError::Audience) }
 }
 
 /// A `NumericDate`: absent is `Some(None)`, malformed is `None`. Fractions are allowed (RFC 7519 section 2) and
@@ -251,20 +240,9 @@ fn scopes(value: Option<&JsonValue>) -> Result<Vec<String>, ClaimError> {
 }
 
 fn roles(value: Option<&JsonValue>) -> Result<Vec<String>, ClaimError> {
-    match value {
-        None => Ok(Vec::new()),
-        Some(JsonValue::List(names)) => {
-            names.iter().map(|name| name.text().map(str::to_owned).ok_or(ClaimError::Roles)).collect()
-        }
-        Some(
-            JsonValue::Null
-            | JsonValue::Bool(_)
-            | JsonValue::Unsigned(_)
-            | JsonValue::Float(_)
-            | JsonValue::Text(_)
-            | JsonValue::Object(_),
-        ) => Err(ClaimError::Roles),
-    }
+    let Some(value) = value else { return Ok(Vec::new()) };
+    let names = value.list().ok_or(ClaimError::Roles)?.iter().map(JsonValue::text);
+    names.map(|name| name.map(str::to_owned).ok_or(ClaimError::Roles)).collect()
 }
 
 fn status(value: Option<&JsonValue>) -> Result<Option<StatusReference>, ClaimError> {

@@ -85,6 +85,20 @@ impl JsonValue {
             | Self::Object(_) => None,
         }
     }
+
+    /// The elements, if this is an array.
+    #[must_use]
+    pub fn list(&self) -> Option<&[Self]> {
+        match self {
+            Self::List(elements) => Some(elements),
+            Self::Null
+            | Self::Bool(_)
+            | Self::Unsigned(_)
+            | Self::Float(_)
+            | Self::Text(_)
+            | Self::Object(_) => None,
+        }
+    }
 }
 
 struct Seed<'f> {

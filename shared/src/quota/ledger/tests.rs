@@ -7,8 +7,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::id::{IssuerId, Subject};
+use crate::quota::Window;
 use crate::quota::allocator::{Account, Allotment, Holding, Terms as AllocatorTerms, Want};
 use crate::time::UnixMillis;
+use crate::wire::quota::{WireGrant, WireRefusal};
 
 const WINDOW_SECONDS: u64 = 60;
 
