@@ -22,7 +22,7 @@ use std::rc::Rc;
 
 use tollgate_shared::quota::Bucket;
 use tollgate_shared::quota::ledger::{Charge, Spend, Standing};
-use tollgate_shared::revocation::RETENTION_SECONDS;
+use tollgate_shared::revocation::CLOCK_ERROR_SECONDS;
 use tollgate_shared::time::{Monotonic, Now, UnixSeconds};
 use tollgate_shared::token::SignatureBackend;
 
@@ -318,7 +318,7 @@ impl<B: SignatureBackend> Engine<B> {
     fn date(&mut self, now: Now) -> UnixSeconds {
         let first = self.first_seen.get_or_insert(now);
         let passed = now.monotonic.since(first.monotonic) / 1000;
-        now.wall.seconds().max(first.wall.seconds().plus(passed).minus(RETENTION_SECONDS))
+        now.wall.seconds().max(first.wall.seconds().plus(passed).minus(CLOCK_ERROR_SECONDS))
     }
 
     /// Spends what the rule costs; `None` when the request has to wait for a lease.

@@ -125,9 +125,10 @@ impl App {
             return Err(OrderError::Name("reason"));
         }
         let ours = self.settings.issuer.as_str();
-        // Who revokes an issuer names it twice: as the value, and as the one whose tokens are meant.
+        // An issuer is named by the value; naming another beside it would cover no token at all.
         let issuer = match (dimension, issuer) {
-            (Dimension::Issuer, None) => Some(value),
+            (Dimension::Issuer, Some(issuer)) if issuer != value => return Err(OrderError::Name("issuer")),
+            (Dimension::Issuer, _) => Some(value),
             (_, issuer) => issuer,
         };
         let issuer = issuer.filter(|issuer| *issuer != ours).map(str::to_owned);

@@ -1,6 +1,7 @@
 //! Decides what a login is worth: a token for who knows the password, and the same answer for everybody else.
 
 use base64ct::{Base64UrlUnpadded, Encoding};
+use tollgate_shared::revocation::list_uri;
 use tollgate_shared::token::{AccessToken, IssueError, IssuedStatus};
 
 use crate::app::App;
@@ -104,7 +105,7 @@ impl App {
     fn issue(&self, session: &NewSession<'_>, dates: StartedSession) -> Result<String, LoginError> {
         let StartedSession { issued_at, expires_at } = dates;
         let (list, bit) = session.index.list_and_bit();
-        let uri = status_uri(session.issuer, list);
+        let uri = list_uri(session.issuer, list);
         let token_id = Base64UrlUnpadded::encode_string(&random::<16>(&*self.host)?);
         let token = AccessToken {
             issuer: session.issuer,
@@ -130,18 +131,6 @@ impl App {
         let jitter = whole * self.settings.token.jitter_percent / 100;
         Ok(whole - random_below(&*self.host, jitter + 1)?)
     }
-}
-
-/// Where the status list with this number is.
-pub(crate) fn status_uri(issuer: &str, list: u32) -> String {
-    format!("{issuer}/v1/status/{list}")
-}
-
-/// The number of the status list at `uri`, if it is one of ours.
-pub(crate) fn status_list(issuer: &str, uri: &str) -> Option<u32> {
-    let list = uri.strip_prefix(issuer)?.strip_prefix("/v1/status/")?.parse().ok()?;
-    // Only as we write it: no sign, no leading zeros.
-    (status_uri(issuer, list) == uri).then_some(list)
 }
 
 /// The scopes that are asked for, if the user has them all.

@@ -9,13 +9,17 @@ mod index_set;
 
 pub use cutoffs::{CUTOFFS_MAX, Cutoff, Cutoffs, Dimension};
 pub use feed::{ApplyError, Epoch, FeedChange, FeedMessage, FeedState, Position};
-pub use index_set::{BLOCK_INDICES, BlockExpiry, IndexSet, LIST_INDICES, REVOKED_MAX, StatusIndex};
+pub use index_set::{BLOCK_INDICES, BlockExpiry, IndexSet, LIST_INDICES, REVOKED_MAX, StatusIndex, list_uri};
 
 use crate::token::Claims;
 
-/// Extra time, in seconds, for which a revocation is kept after the last token it can concern has expired: the most by
-/// which the clocks of issuer and edge may be wrong, so that neither's jump brings a revoked token back.
-pub const RETENTION_SECONDS: u64 = 15 * 60;
+/// The most by which the clocks of issuer and edge may differ, in seconds. Within it neither's jump brings a revoked token
+/// back or makes a good one expire.
+pub const CLOCK_ERROR_SECONDS: u64 = 15 * 60;
+/// The most that a token may be late or early at an edge, in seconds; no configuration allows more.
+pub const CLOCK_SKEW_SECONDS_MAX: u64 = 5 * 60;
+/// How long a revocation is kept after the last token it can concern has expired, in seconds.
+pub const RETENTION_SECONDS: u64 = CLOCK_ERROR_SECONDS + CLOCK_SKEW_SECONDS_MAX;
 
 /// Everything that is revoked, as of one position of the feed.
 #[derive(Debug, Clone, Default, PartialEq)]

@@ -114,7 +114,7 @@ fn edge_points() -> Vec<Vector> {
     let corpus =
         tollgate_tests::workspace_root().join("../shared/corpora/cctv-ed25519/ed25519__ed25519vectors.json");
     let Ok(text) = std::fs::read_to_string(corpus) else {
-        println!("NOT RUN: the CCTV vectors are not beside the project");
+        super::not_run("the CCTV vectors are not in ../shared/corpora");
         return Vec::new();
     };
     let rows: Vec<Value> = serde_json::from_str(&text).unwrap();

@@ -1,6 +1,7 @@
 //! One issuer whose tokens are taken: what they must say, which keys verify them and what of them is passed on.
 
 use tollgate_shared::id::IssuerId;
+use tollgate_shared::revocation::CLOCK_SKEW_SECONDS_MAX;
 use tollgate_shared::token::{Algorithm, IgnoredKey, KeySet, TokenRules};
 
 use super::{ConfigError, raw};
@@ -90,7 +91,7 @@ impl Provider {
         if types.is_empty() {
             return Err(at("token_types", "needs `at+jwt`, `JWT` or both"));
         }
-        if raw.clock_skew_seconds > 300 {
+        if raw.clock_skew_seconds > CLOCK_SKEW_SECONDS_MAX {
             return Err(at("clock_skew_seconds", "must be at most 300"));
         }
         let payload_path = format!("{path}.forward_payload_header");

@@ -4,7 +4,7 @@
 //! from the latest `as_of` and how long ago that arrived on the monotonic clock: neither a jump of the wall clock nor a
 //! replayed message makes state look younger.
 
-use tollgate_shared::revocation::RETENTION_SECONDS;
+use tollgate_shared::revocation::CLOCK_ERROR_SECONDS;
 use tollgate_shared::time::{Monotonic, Now, UnixMillis};
 
 /// How usable state is.
@@ -29,7 +29,7 @@ pub(super) struct IssuerClock {
 impl IssuerClock {
     /// The first estimate. A first message that is much older than the wall clock says is an old one, whatever else.
     pub(super) fn first(as_of: UnixMillis, now: Now) -> Self {
-        let floor = UnixMillis(now.wall.0.saturating_sub(RETENTION_SECONDS * 1000));
+        let floor = UnixMillis(now.wall.0.saturating_sub(CLOCK_ERROR_SECONDS * 1000));
         Self { issuer: as_of.max(floor), local: now.monotonic, latest: as_of }
     }
 
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_wall_clock_far_ahead_of_a_first_message_shows_it_is_old() {
-        let clock = IssuerClock::first(UnixMillis(1_000_000), at(1000 + RETENTION_SECONDS + 500, 0));
+        let clock = IssuerClock::first(UnixMillis(1_000_000), at(1000 + CLOCK_ERROR_SECONDS + 500, 0));
         assert_eq!(clock.age_millis(Monotonic(0)), 500_000);
     }
 

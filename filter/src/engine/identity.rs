@@ -68,7 +68,9 @@ impl Keyring {
             None
         };
         let headers = forwarded(provider, &live)?;
-        let LiveToken { claims, key, .. } = live;
+        let LiveToken { mut claims, key, .. } = live;
+        // What is passed on is written already; the rest would only fill the cache.
+        claims.all = JsonValue::Null;
         let lives_for = claims.expires_at.plus(provider.rules.clock_skew_seconds).0.saturating_sub(date.0);
         let header = self.sources.get(credential.source).filter(|_| !provider.forward);
         Ok(Identity {
@@ -148,9 +150,7 @@ fn keys_of<'k>(provider: &'k Provider, feed: Option<&'k FeedState>) -> Option<&'
 /// The index of a token of our own issuer: its status list must be one of that issuer's.
 fn status_index(claims: &Claims) -> Option<StatusIndex> {
     let status = claims.status.as_ref()?;
-    let number = status.uri.strip_prefix(claims.issuer.as_str())?.strip_prefix("/v1/status/")?;
-    let plain = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-    StatusIndex::in_list(number.parse().ok().filter(|_| plain)?, status.index)
+    StatusIndex::from_reference(claims.issuer.as_str(), &status.uri, status.index)
 }
 
 fn forwarded(provider: &Provider, live: &LiveToken) -> Result<Vec<(String, Vec<u8>)>, TokenFault> {

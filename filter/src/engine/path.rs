@@ -53,7 +53,7 @@ impl<'r> RequestPath<'r> {
         let segments = self.segments().map(|segment| decode(segment).unwrap_or_default());
         let path = segments.fold(String::with_capacity(self.0.len()), |mut path, segment| {
             path.push('/');
-            path.push_str(&String::from_utf8_lossy(&segment).to_lowercase());
+            path.push_str(&String::from_utf8_lossy(&segment).to_ascii_lowercase());
             path
         });
         Some(path)

@@ -31,11 +31,11 @@ pub(super) fn find<'c>(
 
 fn fold(wanted: &PathMatch) -> PathMatch {
     match wanted {
-        PathMatch::Exact(text) => PathMatch::Exact(text.to_lowercase()),
-        PathMatch::Prefix(text) => PathMatch::Prefix(text.to_lowercase()),
+        PathMatch::Exact(text) => PathMatch::Exact(text.to_ascii_lowercase()),
+        PathMatch::Prefix(text) => PathMatch::Prefix(text.to_ascii_lowercase()),
         PathMatch::Template(segments) => {
             let fold = |segment: &Segment| match segment {
-                Segment::Text(text) => Segment::Text(text.to_lowercase()),
+                Segment::Text(text) => Segment::Text(text.to_ascii_lowercase()),
                 Segment::Any | Segment::Subject | Segment::Rest => segment.clone(),
             };
             PathMatch::Template(segments.iter().map(fold).collect())

@@ -370,18 +370,20 @@ impl AnswerFault {
     /// Whether a snapshot would help where a delta did not.
     fn calls_for_snapshot(self) -> bool {
         match self {
-            Self::Apply(ApplyError::Gap | ApplyError::EpochChanged | ApplyError::Incomplete)
-            | Self::Decode(FeedDecodeError::Unknown) => true,
+            // A snapshot has only what is live, so it may fit where one more delta does not.
+            Self::Apply(
+                ApplyError::Gap | ApplyError::EpochChanged | ApplyError::Incomplete | ApplyError::TooLarge,
+            )
+            | Self::Decode(FeedDecodeError::Unknown | FeedDecodeError::Payload) => true,
             Self::Call(_)
             | Self::Status(_)
             | Self::QuotaAnswer
-            | Self::Apply(ApplyError::Rollback | ApplyError::Keys(_) | ApplyError::TooLarge)
+            | Self::Apply(ApplyError::Rollback | ApplyError::Keys(_))
             | Self::Decode(
                 FeedDecodeError::TooLong
                 | FeedDecodeError::Envelope
                 | FeedDecodeError::Algorithm
-                | FeedDecodeError::Signature
-                | FeedDecodeError::Payload,
+                | FeedDecodeError::Signature,
             ) => false,
         }
     }

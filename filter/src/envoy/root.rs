@@ -48,9 +48,19 @@ pub(super) struct Vm {
     waiting: RefCell<Vec<Waiting>>,
     /// Headers for the responses of admitted requests.
     responses: RefCell<BTreeMap<u32, Vec<ResponseHeader>>>,
-    credential: RefCell<String>,
+    credential: RefCell<Secret>,
     last_fault: Cell<Option<AnswerFault>>,
     metrics: RefCell<Exported>,
+}
+
+/// The edge's credential; it prints nothing of itself.
+#[derive(Default)]
+struct Secret(String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Secret(…)")
+    }
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -95,7 +105,11 @@ impl Root {
             let credential = origin.credential.clone().or_else(host::credential_from_environment).ok_or_else(|| {
                 "origin.credential: is missing, and the environment variable TOLLGATE_CREDENTIAL is not set".to_owned()
             })?;
-            self.vm.credential.replace(credential);
+            // The configured one was checked; one from a mounted file often ends with a newline.
+            if !credential.bytes().all(|byte| byte.is_ascii_graphic()) {
+                return Err("origin.credential: TOLLGATE_CREDENTIAL must be visible ASCII".to_owned());
+            }
+            self.vm.credential.replace(Secret(credential));
         }
         let seed = host::random().ok_or_else(|| "the host has no source of randomness".to_owned())?;
         let engine = Engine::new(config, HostCrypto::default(), seed);
@@ -261,7 +275,7 @@ impl Vm {
     fn dispatch(&self, call: &Call) -> Result<u32, CallFailure> {
         let engine = self.engine.borrow();
         let origin = engine.as_ref().and_then(Engine::origin).ok_or(CallFailure::NoAnswer)?;
-        let authorization = format!("Bearer {}", self.credential.borrow());
+        let authorization = format!("Bearer {}", self.credential.borrow().0);
         let mut headers = vec![
             (":method", call.method),
             (":path", call.path.as_str()),

@@ -6,18 +6,17 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use tollgate_shared::revocation::StatusIndex;
+use tollgate_shared::revocation::{RETENTION_SECONDS, StatusIndex};
 use tollgate_shared::token::{Algorithm, Claims, RustCrypto, TokenRules, UntrustedToken};
 
 use super::{NO_STORE, json};
 use crate::access::{Holder, TokenForm};
 use crate::app::App;
 use crate::error::Refusal;
-use crate::login::status_list;
 use crate::store::RevocationOrder;
 
 /// A token that ended this many seconds ago is still revoked: an edge whose clock is behind would still admit it.
-const LATE_SECONDS: u64 = 300;
+const LATE_SECONDS: u64 = RETENTION_SECONDS;
 
 pub(crate) async fn revoke(State(app): State<Arc<App>>, Extension(form): Extension<TokenForm>) -> Response {
     let TokenForm { holder, pairs } = form;
@@ -60,7 +59,6 @@ fn own_token(app: &App, token: &str) -> Option<(Claims, StatusIndex)> {
     let signed = untrusted.verify(&app.keys.verifying, &[Algorithm::EdDsa], &RustCrypto).ok()?;
     let claims = signed.live(&rules, app.host.seconds()).ok()?.claims;
     let status = claims.status.as_ref()?;
-    let list = status_list(app.settings.issuer.as_str(), &status.uri)?;
-    let index = StatusIndex::in_list(list, status.index)?;
+    let index = StatusIndex::from_reference(app.settings.issuer.as_str(), &status.uri, status.index)?;
     Some((claims, index))
 }

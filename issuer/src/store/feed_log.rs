@@ -71,6 +71,7 @@ impl Store {
         let mut write = self.write().await?;
         // Only now: a login that came before us in the queue has its date, one that comes after will have a later one.
         let now = host.seconds();
+        let latest = latest_token(&mut write, order).await?;
         let row = match order {
             RevocationOrder::Index(index) => {
                 let known: Option<i64> = sqlx::query_scalar(
@@ -97,7 +98,7 @@ impl Store {
                 dimension: Some(*dimension),
                 issuer: issuer.clone(),
                 value: Some(value.clone()),
-                issued_before: issued_before(*dimension, now),
+                issued_before: issued_before(*dimension, latest.max(now)),
                 ..Row::new("cutoff", until(*dimension, issuer.as_deref(), now), now)
             },
         };
@@ -159,6 +160,28 @@ impl Store {
         write.commit().await?;
         Ok(removed.rows_affected())
     }
+}
+
+/// The date of the latest token that a cut-off is to cover. It may be ahead of the clock: a login right after an earlier
+/// cut-off dates its token after that, and a clock may have been set back since.
+async fn latest_token(
+    write: &mut Transaction<'_, Sqlite>,
+    order: &RevocationOrder,
+) -> Result<UnixSeconds, StoreError> {
+    let RevocationOrder::Value { dimension, issuer: None, value } = order else {
+        return Ok(UnixSeconds::default());
+    };
+    let query = match dimension {
+        Dimension::Subject => "SELECT MAX(created_at) FROM sessions WHERE user_id = ?",
+        Dimension::Client => "SELECT MAX(created_at) FROM sessions WHERE client_id = ?",
+        Dimension::Tenant => {
+            "SELECT MAX(sessions.created_at) FROM sessions JOIN users ON users.id = user_id WHERE tenant = ?"
+        }
+        Dimension::Issuer => "SELECT MAX(created_at) FROM sessions WHERE ? IS NOT NULL",
+        Dimension::Token | Dimension::Session | Dimension::Key => return Ok(UnixSeconds::default()),
+    };
+    let latest: Option<i64> = sqlx::query_scalar(query).bind(value).fetch_one(&mut **write).await?;
+    Ok(latest.map(|date| UnixSeconds(unsigned(date))).unwrap_or_default())
 }
 
 /// A cut-off of everybody's tokens spares those that are issued after it; a session, token or key does not come back.

@@ -30,12 +30,18 @@ pub struct User {
 }
 
 /// A user that is to be.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NewUser {
     /// Who.
     pub user: User,
     /// The password's hash, as a PHC string.
     pub password_hash: String,
+}
+
+impl std::fmt::Debug for NewUser {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("NewUser").field("user", &self.user.id).finish_non_exhaustive()
+    }
 }
 
 /// A session that is to be, and the token that comes with it.

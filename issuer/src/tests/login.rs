@@ -143,6 +143,37 @@ async fn status_indices_are_never_handed_out_twice() {
 }
 
 #[tokio::test]
+async fn a_cut_off_covers_tokens_that_are_dated_ahead_of_the_clock() {
+    let bench = Bench::new().await;
+    let id = bench.user("alice").await;
+    let edge = bench.edge("eu-1").await;
+    let order = json!({ "dimension": "subject", "value": id });
+    let revoke = async || {
+        let answer = bench.post("/v1/admin/revocations", Some(&bench.operator), &order).await;
+        assert_eq!(answer.status, StatusCode::CREATED);
+    };
+    // Twice within one second: the token between them is dated after the first.
+    revoke().await;
+    let between = bench.login("alice").await;
+    revoke().await;
+    let mut state = None;
+    bench.poll(&edge, &mut state, 0).await;
+    let read = |body: &Value| claims(&bench, body["access_token"].as_str().unwrap());
+    let covered = |state: &Option<FeedState>, claims: &Claims| {
+        state.as_ref().unwrap().revoked.cutoffs.covering("", claims, true).is_some()
+    };
+    assert!(covered(&state, &read(&between)));
+    // And with the date set back by half a minute since the login.
+    bench.host.advance(60_000);
+    let ahead = read(&bench.login("alice").await);
+    assert!(!covered(&state, &ahead));
+    bench.host.wall.fetch_sub(30_000, Ordering::SeqCst);
+    revoke().await;
+    bench.poll(&edge, &mut state, 0).await;
+    assert!(covered(&state, &ahead));
+}
+
+#[tokio::test]
 async fn a_login_in_the_second_of_a_cut_off_gives_a_token_that_it_does_not_cover() {
     let bench = Bench::new().await;
     let id = bench.user("alice").await;

@@ -20,6 +20,8 @@ pub const BUCKETS_MAX: usize = 100_000;
 const BATCH_INTERVAL_MILLIS: u64 = 1_000;
 /// A bucket that was not touched for this long, holds nothing and owes no report, is forgotten. In milliseconds.
 const FORGET_AFTER_MILLIS: u64 = 60_000;
+/// The most entries of one list that one bucket adds to a batch: windows of a lease, of a refusal and of what follows.
+const TAB_ENTRIES_MAX: usize = 4;
 /// The time between searches for buckets to forget, in milliseconds.
 const SWEEP_INTERVAL_MILLIS: u64 = 5_000;
 
@@ -238,7 +240,7 @@ impl Ledger {
             None => self.tabs.range_mut::<Bucket, _>(..),
         };
         for (bucket, tab) in &mut tabs {
-            if usage.len().max(wants.len()).max(returns.len()) + 2 > BATCH_ENTRIES_MAX {
+            if usage.len().max(wants.len()).max(returns.len()) + TAB_ENTRIES_MAX > BATCH_ENTRIES_MAX {
                 self.resume_at = Some(bucket.clone());
                 break;
             }

@@ -28,6 +28,14 @@ impl StatusIndex {
         list.checked_mul(LIST_INDICES)?.checked_add(idx).map(Self)
     }
 
+    /// Bit `idx` of the list at `uri`, if that is one of the lists of the issuer `issuer`, written as [`list_uri`] does.
+    #[must_use]
+    pub fn from_reference(issuer: &str, uri: &str, idx: u32) -> Option<Self> {
+        let list = uri.strip_prefix(issuer)?.strip_prefix("/v1/status/")?.parse().ok()?;
+        // Only one spelling: no sign, no leading zeros.
+        if list_uri(issuer, list) == uri { Self::in_list(list, idx) } else { None }
+    }
+
     /// The number of its list, and its bit there.
     #[must_use]
     pub fn list_and_bit(self) -> (u32, u32) {
@@ -39,6 +47,12 @@ impl StatusIndex {
     pub fn block(self) -> u16 {
         (self.0 >> 16) as u16
     }
+}
+
+/// Where the list number `list` of the issuer `issuer` is published.
+#[must_use]
+pub fn list_uri(issuer: &str, list: u32) -> String {
+    format!("{issuer}/v1/status/{list}")
 }
 
 /// When the last token of a block expires.

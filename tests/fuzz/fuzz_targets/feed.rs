@@ -12,6 +12,10 @@ libfuzzer_sys::fuzz_target!(|input: (bool, &[u8])| {
     let anchor = TrustAnchor::new(&key.public_bytes()).expect("a key of ours");
     let sealed = signed.then(|| seal_payload(bytes.to_vec(), &key)).flatten();
     if let Ok(message) = anchor.open(sealed.as_deref().unwrap_or(bytes)) {
-        let _ = FeedState::apply(&mut None, message, UnixSeconds(1));
+        // Twice: what is a snapshot becomes the state that the same message is then applied to again.
+        let mut state = None;
+        for _ in 0..2 {
+            let _ = FeedState::apply(&mut state, message.clone(), UnixSeconds(1));
+        }
     }
 });

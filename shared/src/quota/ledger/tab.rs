@@ -20,6 +20,8 @@ pub(super) struct Tab {
     pub(super) demand: u64,
     /// The smallest of those requests.
     pub(super) least: u64,
+    /// The fewest units that the batch under way asks for.
+    pub(super) asked_least: u64,
     /// Units spent since the last batch, and in the batch before.
     pub(super) spent: u64,
     pub(super) rate: u64,
@@ -38,6 +40,8 @@ pub(super) struct Lease {
 pub(super) struct Refused {
     pub(super) window: Window,
     pub(super) ask_again_at: Monotonic,
+    /// The fewest units that were asked for in vain; fewer may still be had.
+    pub(super) least: u64,
     pub(super) terms: Terms,
 }
 
@@ -63,14 +67,16 @@ pub(super) enum Cover {
 
 impl Tab {
     pub(super) fn cover(&self, cost: u64, now: Monotonic) -> Cover {
-        if self.live_lease(now).is_some_and(|lease| lease.units >= cost) {
+        let held = self.live_lease(now).map_or(0, |lease| lease.units);
+        if self.live_lease(now).is_some() && held >= cost {
             return Cover::Lease;
         }
-        let Some(refused) = self.refused.filter(|refused| now < refused.terms.resets_at) else {
-            return Cover::Nothing;
-        };
-        let held = self.live_lease(now).map_or(0, |lease| lease.units);
-        Cover::Exhausted(refused.terms.standing(held, now))
+        let in_vain =
+            |refused: &Refused| now < refused.terms.resets_at && cost.saturating_sub(held) >= refused.least;
+        match self.refused.filter(in_vain) {
+            Some(refused) => Cover::Exhausted(refused.terms.standing(held, now)),
+            None => Cover::Nothing,
+        }
     }
 
     pub(super) fn live_lease(&self, now: Monotonic) -> Option<&Lease> {
@@ -111,10 +117,11 @@ impl Tab {
 
     /// What to ask for now: `(units, held, least)`.
     pub(super) fn next_want(&mut self, now: Monotonic) -> Option<(u64, u64, u64)> {
-        if self.refused.is_some_and(|refused| now < refused.ask_again_at) {
+        let held = self.live_lease(now).map_or(0, |lease| lease.units);
+        let in_vain = |refused: Refused| self.demand == 0 || self.least.saturating_sub(held) >= refused.least;
+        if self.refused.is_some_and(|refused| now < refused.ask_again_at && in_vain(refused)) {
             return None;
         }
-        let held = self.live_lease(now).map_or(0, |lease| lease.units);
         let ends_soon = self.lease.is_some_and(|lease| lease.ends_at.since(now) < 2 * BATCH_INTERVAL_MILLIS);
         let runs_low = self.rate > 0 && (held < 2 * self.rate || ends_soon);
         if self.demand == 0 && !runs_low {
@@ -125,6 +132,7 @@ impl Tab {
             demand.max(self.rate * LEASE_INTERVALS).saturating_sub(if ends_soon { 0 } else { held }).max(1);
         // What is held counts towards the cheapest request that waits.
         let least = if demand == 0 { 1 } else { self.least.saturating_sub(held).max(1) };
+        self.asked_least = least;
         Some((units, held, least))
     }
 
@@ -150,7 +158,8 @@ impl Tab {
             resets_at: asked_at.plus(refusal.resets_in),
         };
         let window = Window(UnixSeconds(refusal.window));
-        self.refused = Some(Refused { window, ask_again_at: asked_at.plus(refusal.ask_again_in), terms });
+        let ask_again_at = asked_at.plus(refusal.ask_again_in);
+        self.refused = Some(Refused { window, ask_again_at, least: self.asked_least, terms });
     }
 }
 
