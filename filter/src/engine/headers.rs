@@ -138,3 +138,50 @@ fn same_name(name: &[u8], owned: &[u8]) -> bool {
 fn same_start(name: &[u8], owned: &[u8]) -> bool {
     name.len() >= owned.len() && name.iter().zip(owned).all(|(one, two)| folded(*one) == folded(*two))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owned_headers_are_known_in_every_spelling_that_an_application_may_read() {
+        let config = serde_json::json!({
+            "providers": [{
+                "name": "home",
+                "issuer": "https://i",
+                "audiences": ["api"],
+                "keys": "feed",
+                "claim_to_headers": [{ "claim_name": "sub", "header_name": "x-user-id" }],
+                "forward_payload_header": "x-payload",
+            }],
+            "origin": {
+                "cluster": "issuer",
+                "authority": "i",
+                "edge_id": "e",
+                "trust_anchor": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+            },
+            "rules": [{ "match": { "prefix": "/" }, "requires": "none" }],
+        });
+        let policy = HeaderPolicy::new(&Config::parse(config.to_string().as_bytes()).unwrap());
+        for name in [
+            "x-tollgate-subject",
+            "X-Tollgate-Subject",
+            "x_tollgate_subject",
+            "X_TOLLGATE-anything",
+            "x-tollgate-",
+            "x-user-id",
+            "X_User-ID",
+            "x_user_id",
+            "x-payload",
+            "X_PAYLOAD",
+            "ratelimit",
+            "RateLimit_Policy",
+            "x_ratelimit_limit",
+        ] {
+            assert!(policy.is_owned(name.as_bytes()), "{name} could be sent by a client");
+        }
+        for name in ["x-tollgat", "x-user-id2", "x-user", "authorization", "x-ratelimit"] {
+            assert!(!policy.is_owned(name.as_bytes()), "{name} is the client's");
+        }
+    }
+}

@@ -117,3 +117,37 @@ impl Account {
         Allotment::Lease { units, expires_in, remaining: left - units }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn leased(units: u64) -> (Account, Holding) {
+        let (mut account, mut holding) = (Account::default(), Holding::default());
+        let terms = Terms { limit: 100, now: UnixMillis(0), ends_at: UnixMillis(60_000) };
+        let Allotment::Lease { units: given, .. } =
+            account.lease(&mut holding, Want { units, least: units }, terms)
+        else {
+            panic!("there are 100");
+        };
+        assert_eq!(given, units);
+        (account, holding)
+    }
+
+    #[test]
+    fn no_more_comes_back_than_a_spender_can_still_have() {
+        let (mut account, mut holding) = leased(10);
+        account.report(&mut holding, 4, 0);
+        assert_eq!(account.take_back(&mut holding, 5), 5);
+        assert_eq!(account.take_back(&mut holding, 5), 1, "4 of 10 are spent and 5 came back already");
+        assert_eq!(account.take_back(&mut holding, 5), 0);
+        assert_eq!(account.left(100), 96);
+    }
+
+    #[test]
+    fn one_spender_does_not_give_back_what_another_has() {
+        let (mut account, _) = leased(10);
+        assert_eq!(account.take_back(&mut Holding::default(), 10), 0);
+        assert_eq!(account.left(100), 90);
+    }
+}
