@@ -9,6 +9,7 @@ pub mod access;
 pub mod admin;
 pub mod app;
 pub mod body;
+pub mod breaker;
 pub mod cli;
 pub mod clock;
 pub mod config;
