@@ -5,6 +5,8 @@
 
 mod document;
 mod layers;
+mod redis;
+mod throttle;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,6 +17,8 @@ use tollgate_shared::id::{IssuerId, PlanName};
 use tollgate_shared::quota::Plan;
 
 pub use document::Document;
+pub use redis::{RedisDocument, RedisServers, RedisSettings};
+pub use throttle::{ThrottleDocument, ThrottleSettings};
 
 /// The longest life a token can be given, in seconds. Cut-offs last for this long whatever the setting is now, because
 /// another process on the same data may issue under another.
@@ -52,6 +56,10 @@ pub struct Settings {
     pub default_plan: PlanName,
     /// Of the log.
     pub log: LogSettings,
+    /// Where counters are shared; in this process when `None`.
+    pub redis: Option<RedisSettings>,
+    /// Of login attempts.
+    pub throttle: ThrottleSettings,
     /// Where to write the addresses once the service is ready.
     pub ready_file: Option<PathBuf>,
 }

@@ -25,6 +25,7 @@ mod routes;
 mod server;
 pub mod status;
 pub mod store;
+pub mod throttle;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};

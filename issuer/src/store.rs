@@ -10,6 +10,7 @@ mod feed_log;
 mod feed_read;
 mod meta;
 mod quota;
+pub mod redis;
 mod users;
 
 use std::fs::OpenOptions;
