@@ -19,7 +19,7 @@ use tollgate_tests::redis_server::{RedisCluster, RedisOptions, RedisServer};
 
 use super::{cluster, settings, single};
 
-/// A clock that only the test moves; both sides go by it. It begins at today's figures, which Lua would round.
+/// A clock that only the test moves; both sides go by it. It begins at figures of today's size.
 #[derive(Debug)]
 struct GivenHost(AtomicU64);
 
