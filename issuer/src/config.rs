@@ -3,8 +3,10 @@
 //! *What comes in:* a TOML file, the environment and flags. *What goes out:* [`Settings`] whose every value is in range.
 //! *What is lost if this is wrong:* a misspelt key that silently leaves a default in force.
 
+mod database;
 mod document;
 mod layers;
+mod session;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -14,11 +16,15 @@ use std::time::Duration;
 use tollgate_shared::id::{IssuerId, PlanName};
 use tollgate_shared::quota::Plan;
 
+pub use database::{DatabaseSettings, SecretUrl};
 pub use document::Document;
+pub use session::SessionSettings;
 
 /// The longest life a token can be given, in seconds. Cut-offs last for this long whatever the setting is now, because
 /// another process on the same data may issue under another.
 pub const LIFETIME_SECONDS_MAX: u64 = 86_400;
+/// The longest a session can be allowed to last, in seconds: a year. Cut-offs of sessions last for this long.
+pub const SESSION_SECONDS_MAX: u64 = 366 * 86_400;
 /// Added to every expiry that is computed ahead of its token: clocks that differ, a commit that had to wait.
 pub const SLACK_SECONDS: u64 = 120;
 
@@ -52,6 +58,10 @@ pub struct Settings {
     pub default_plan: PlanName,
     /// Of the log.
     pub log: LogSettings,
+    /// Of the databases.
+    pub database: DatabaseSettings,
+    /// Of sessions.
+    pub session: SessionSettings,
     /// Where to write the addresses once the service is ready.
     pub ready_file: Option<PathBuf>,
 }

@@ -44,6 +44,8 @@ pub enum Refusal {
     BodyTimeout,
     /// Something of this name exists.
     Exists,
+    /// It was changed since the client read it.
+    Changed,
     /// A later batch of this spender was applied already.
     StaleSequence,
     /// Too many logins at once.
@@ -81,6 +83,7 @@ impl Refusal {
             Self::TooLarge => row(StatusCode::PAYLOAD_TOO_LARGE, BLANK, "Content Too Large"),
             Self::BodyTimeout => row(StatusCode::REQUEST_TIMEOUT, BLANK, "Request Timeout"),
             Self::Exists => row(StatusCode::CONFLICT, BLANK, "Exists already"),
+            Self::Changed => row(StatusCode::PRECONDITION_FAILED, BLANK, "Was changed in the meantime"),
             Self::StaleSequence => row(
                 StatusCode::CONFLICT,
                 "urn:tollgate:problem#stale-sequence",
@@ -107,6 +110,7 @@ impl Refusal {
             | Self::TooLarge
             | Self::BodyTimeout
             | Self::Exists
+            | Self::Changed
             | Self::StaleSequence
             | Self::Internal => None,
         }
@@ -126,6 +130,7 @@ impl Refusal {
             | Self::TooLarge
             | Self::BodyTimeout
             | Self::Exists
+            | Self::Changed
             | Self::StaleSequence => "invalid_request",
             Self::Busy | Self::Unavailable => "temporarily_unavailable",
             Self::Internal => "server_error",
@@ -165,7 +170,8 @@ impl From<StoreError> for Refusal {
         match error {
             StoreError::Exists => Self::Exists,
             StoreError::Missing => Self::NotFound,
-            StoreError::Database(_) | StoreError::NoBlocks => {
+            StoreError::Changed => Self::Changed,
+            StoreError::Database(_) | StoreError::Timeout | StoreError::Moving | StoreError::NoBlocks => {
                 tracing::error!(%error, "store failed");
                 Self::Unavailable
             }

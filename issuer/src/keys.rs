@@ -32,6 +32,7 @@ pub struct Keys {
     pub jwks_etag: String,
     /// The same set, to verify with.
     pub verifying: KeySet,
+    refresh: Zeroizing<[u8; 32]>,
 }
 
 /// Why the keys or their folder cannot be used.
@@ -80,7 +81,14 @@ impl Keys {
         let jwks = serde_json::json!({ "keys": [signing.public_jwk()] }).to_string();
         let (verifying, _) = KeySet::from_jwks(jwks.as_bytes())?;
         let jwks_etag = format!("\"{}\"", Base64UrlUnpadded::encode_string(&Sha256::digest(&jwks)));
-        Ok(Self { signing, feed, jwks, jwks_etag, verifying })
+        let refresh = Zeroizing::new(random::<32>(host)?);
+        Ok(Self { signing, feed, jwks, jwks_etag, verifying, refresh })
+    }
+
+    /// Derives refresh tokens from the ones before them.
+    #[must_use]
+    pub fn refresh_key(&self) -> &[u8; 32] {
+        &self.refresh
     }
 
     /// The feed key's public half in base64url, with which filters are configured.

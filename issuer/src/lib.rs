@@ -20,8 +20,11 @@ pub mod login;
 pub mod metrics;
 pub mod password;
 pub mod quota;
+pub mod refresh;
 mod routes;
 mod server;
+pub mod session;
+pub mod sessions;
 pub mod status;
 pub mod store;
 
@@ -41,7 +44,7 @@ use metrics::Metrics;
 use password::{PasswordError, PasswordPool};
 use quota::PlanBook;
 use status::StatusIndices;
-use store::{LogEntry, Store, StoreError};
+use store::{LogEntry, Store, StoreError, StorePlace};
 
 /// Where the first operator finds the credential.
 const OPERATOR_FILE: &str = "operator.token";
@@ -67,7 +70,11 @@ impl App {
     /// See [`OpenError`].
     pub async fn open(settings: Settings, host: Arc<dyn Host>) -> Result<Arc<Self>, OpenError> {
         let keys = Keys::open(&settings.data_dir, &*host)?;
-        let store = Store::open(&settings.data_dir).await?;
+        let place = match settings.database.postgres.clone() {
+            Some((home, shards)) => StorePlace::Postgres { home, shards },
+            None => StorePlace::Folder(settings.data_dir.clone()),
+        };
+        let store = Store::open(&place, settings.database.limits, Arc::clone(&host)).await?;
         let operator_file = settings.data_dir.join(OPERATOR_FILE);
         store
             .add_first_operator(&*host, |credential| {

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use tollgate_shared::id::{IssuerId, PlanName};
 use tollgate_shared::quota::{PLANS_MAX, Plan};
 
+use super::database::DatabaseDocument;
+use super::session::SessionDocument;
 use super::{
     ConfigError, FeedSettings, LIFETIME_SECONDS_MAX, LogFormat, LogSettings, PasswordSettings, Settings,
     Source, TokenSettings,
@@ -28,6 +30,8 @@ pub struct Document {
     pub password: PasswordDocument,
     pub feed: FeedDocument,
     pub log: LogDocument,
+    pub database: DatabaseDocument,
+    pub session: SessionDocument,
     pub plans: Vec<PlanDocument>,
 }
 
@@ -92,6 +96,8 @@ impl Default for Document {
             password: PasswordDocument::default(),
             feed: FeedDocument::default(),
             log: LogDocument::default(),
+            database: DatabaseDocument::default(),
+            session: SessionDocument::default(),
             plans: Plan::defaults().into_iter().map(plan).collect(),
         }
     }
@@ -143,6 +149,11 @@ impl OutOfRange {
         ConfigError::Range { key, expected, source_of }
     }
 
+    /// It is wrong only together with another setting.
+    pub(super) fn relating(self) -> Self {
+        Self { relation: true, ..self }
+    }
+
     pub(super) fn is_relation(self) -> bool {
         self.relation
     }
@@ -164,6 +175,8 @@ impl Document {
             password,
             feed,
             log,
+            database,
+            session,
             plans,
         } = self;
         within(!audience.is_empty() && audience.len() <= 255, "audience", "1 to 255 bytes long")?;
@@ -184,6 +197,8 @@ impl Document {
                 .ok_or_else(|| fault("default_plan", "1 to 255 bytes long"))?,
             plans,
             log: log.checked()?,
+            database: database.checked()?,
+            session: session.checked()?,
             ready_file: None,
         };
         // Last, so that a relation is reported only when every value is right by itself.
@@ -271,10 +286,10 @@ fn checked_plans(plans: &[PlanDocument]) -> Result<Vec<Plan>, OutOfRange> {
     Ok(checked)
 }
 
-fn within(holds: bool, key: &'static str, expected: &'static str) -> Result<(), OutOfRange> {
+pub(super) fn within(holds: bool, key: &'static str, expected: &'static str) -> Result<(), OutOfRange> {
     if holds { Ok(()) } else { Err(fault(key, expected)) }
 }
 
-fn fault(key: &'static str, expected: &'static str) -> OutOfRange {
+pub(super) fn fault(key: &'static str, expected: &'static str) -> OutOfRange {
     OutOfRange { key, expected, relation: false }
 }

@@ -15,6 +15,7 @@ use crate::error::{Refusal, defect};
 use crate::login::{Login, LoginError, LoginRequest};
 use crate::metrics::LoginOutcome;
 use crate::password::{Password, TypedPassword};
+use crate::sessions::{SessionError, SessionTokens};
 
 /// The client that a login is for when it names none.
 const FIRST_PARTY: &str = "first-party";
@@ -51,6 +52,7 @@ pub(crate) async fn login(State(app): State<Arc<App>>, body: Result<Json<LoginBo
             | Refusal::TooLarge
             | Refusal::BodyTimeout
             | Refusal::Exists
+            | Refusal::Changed
             | Refusal::StaleSequence,
         ) => LoginOutcome::Malformed,
     };
@@ -70,13 +72,16 @@ async fn answer(app: &App, body: Result<Json<LoginBody>, Refusal>) -> Result<Res
         return Err(Refusal::Invalid(format!("scope: must be at most {SCOPE_BYTES_MAX} bytes long")));
     }
     let password = Password::new(password.0)?;
-    let Login { access_token, expires_in, scope, user } =
+    let Login { tokens, device_token, user } =
         app.log_in(LoginRequest { username, password, client, scope, device }).await?;
+    let SessionTokens { access_token, expires_in, scope, refresh_token } = tokens;
     let body = json!({
         "access_token": access_token,
         "token_type": "Bearer",
         "expires_in": expires_in,
         "scope": scope,
+        "refresh_token": refresh_token.as_str(),
+        "device_token": device_token.as_str(),
         "user": { "id": user.id, "username": user.username, "plan": user.plan },
     });
     Ok(json(StatusCode::OK, &body))
@@ -89,7 +94,8 @@ impl From<LoginError> for Refusal {
             LoginError::Scope => Self::Scope,
             LoginError::Password(error) => error.into(),
             LoginError::Store(error) => error.into(),
-            LoginError::Entropy(_) | LoginError::Issue(_) => defect(&error),
+            LoginError::Session(SessionError::Store(error)) => error.into(),
+            LoginError::Session(_) | LoginError::Entropy(_) => defect(&error),
         }
     }
 }
