@@ -6,6 +6,7 @@
 //! Feed positions are assigned under a lock that is held until the commit, so their order is the order of commits and
 //! nobody who has seen a position can miss a lower one.
 
+mod audit;
 mod blocks;
 mod credentials;
 mod cutoffs;
@@ -13,12 +14,14 @@ mod database;
 mod feed_log;
 mod feed_read;
 mod meta;
+mod once;
 mod outbox;
 mod quota;
 mod refresh;
 mod rights;
 mod session_writes;
 mod sessions;
+mod shard_move;
 mod shards;
 mod user_changes;
 mod users;
@@ -32,11 +35,13 @@ pub use cutoffs::{CutOff, CutOffKeys, Reach};
 pub use database::{DatabaseLimits, Flavour};
 pub use feed_log::{LogEntry, Logged, RevocationOrder};
 pub use feed_read::{FeedRead, LogPart};
+pub use once::{KeptAnswer, KnownKey};
 pub use quota::AppliedBatch;
 pub use refresh::{Exchange, KnownRefresh, Presented, Rotation};
 pub use rights::{Revision, Role, Tenant};
 pub use session_writes::SESSIONS_MAX;
 pub use sessions::{EndReason, NewSession, SessionRecord, StartedSession, TokenLife};
+pub use shard_move::SlotMove;
 pub use shards::slot_of;
 pub use users::{NewUser, User, UserChange, UserRecord};
 

@@ -243,11 +243,12 @@ CREATE TABLE signing_keys (
     alg TEXT NOT NULL,
     state TEXT NOT NULL,
     created_at BIGINT NOT NULL,
-    published_at BIGINT,
+    published_at BIGINT NOT NULL,
     active_at BIGINT,
     retiring_at BIGINT,
     ended_at BIGINT,
-    sealed BYTEA NOT NULL,
+    token_seconds BIGINT NOT NULL,
+    sealed BYTEA,  -- none once it signs no more
     public_jwk TEXT NOT NULL
 );
 

@@ -157,11 +157,12 @@ CREATE TABLE signing_keys (
     alg TEXT NOT NULL,
     state TEXT NOT NULL,
     created_at INTEGER NOT NULL,
-    published_at INTEGER,
+    published_at INTEGER NOT NULL,
     active_at INTEGER,
     retiring_at INTEGER,
     ended_at INTEGER,
-    sealed BLOB NOT NULL,
+    token_seconds INTEGER NOT NULL,
+    sealed BLOB,  -- none once it signs no more
     public_jwk TEXT NOT NULL
 ) STRICT;
 

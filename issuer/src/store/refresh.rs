@@ -128,7 +128,7 @@ impl Store {
                 }
                 Verdict::Rotate | Verdict::Repeat => {}
             }
-            if !user_in(&mut write, &user_id).await?.is_some_and(|user| !user.user.disabled) {
+            if user_in(&mut write, &user_id).await?.is_none_or(|user| user.user.disabled) {
                 return Ok(Rotation::Refused(RefreshRefusal::User));
             }
             let dates = StartedSession::dated(host.seconds(), exchange.cut_off.issued_before, exchange.life);
