@@ -38,7 +38,7 @@ pub struct SlotMove {
 }
 
 impl Store {
-    /// The moves that spread the slots evenly over all databases, fewest first to be moved.
+    /// The moves that spread the slots evenly over all databases, those that were begun first.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -117,13 +117,15 @@ impl Store {
         write.commit().await?;
         host.reached("move.disowned");
         let mut copy = target.write(&[Lock::SlotMove(slot)]).await?;
-        // What an earlier try left there.
-        delete_rows(&mut copy, slot).await?;
-        copy_rows(source, &mut copy, slot).await?;
-        sqlx::query("INSERT INTO owned_slots (slot) VALUES ($1) ON CONFLICT (slot) DO NOTHING")
-            .bind(i64::from(slot))
-            .execute(&mut *copy)
-            .await?;
+        // If it is there already, an earlier try got that far, and what was written since must not be copied over.
+        if !owns(&mut copy, slot).await? {
+            delete_rows(&mut copy, slot).await?;
+            copy_rows(source, &mut copy, slot).await?;
+            sqlx::query("INSERT INTO owned_slots (slot) VALUES ($1)")
+                .bind(i64::from(slot))
+                .execute(&mut *copy)
+                .await?;
+        }
         host.reached("move.copied");
         copy.commit().await?;
         host.reached("move.owned");
@@ -135,18 +137,8 @@ impl Store {
         self.shards.read_map().await
     }
 
-    /// Writes down that a slot is being moved. A move that has happened, but for the last step, needs no copying again:
-    /// that would bring back what was written since.
+    /// Writes down that a slot is being moved.
     async fn note_move(&self, slot: u8, from: usize, to: usize) -> Result<(), StoreError> {
-        let target = self.shards.at(to)?;
-        let there: Option<i64> = sqlx::query_scalar("SELECT slot FROM owned_slots WHERE slot = $1")
-            .bind(i64::from(slot))
-            .fetch_optional(target.readers())
-            .await?;
-        if there.is_some() {
-            self.settle_move(slot, to).await?;
-            return Err(StoreError::Exists);
-        }
         let number = |shard: usize| i64::try_from(shard).unwrap_or(i64::MAX);
         let mut write = self.home.write(&[Lock::Meta]).await?;
         let noted = sqlx::query("UPDATE slots SET moving_to = $1 WHERE slot = $2 AND shard = $3")
@@ -169,6 +161,14 @@ impl Store {
         write.commit().await?;
         Ok(())
     }
+}
+
+async fn owns(transaction: &mut Tx, slot: u8) -> Result<bool, StoreError> {
+    let owned: Option<i64> = sqlx::query_scalar("SELECT slot FROM owned_slots WHERE slot = $1")
+        .bind(i64::from(slot))
+        .fetch_optional(&mut **transaction)
+        .await?;
+    Ok(owned.is_some())
 }
 
 async fn disown(write: &mut Tx, slot: u8) -> Result<(), StoreError> {
@@ -205,11 +205,10 @@ async fn copy_rows(source: &Database, copy: &mut Tx, slot: u8) -> Result<(), Sto
                 .fetch_all(&mut *read)
                 .await?;
             let insert = format!(
-                "INSERT INTO {table} SELECT * FROM json_populate_record(NULL::{table}, $1::text::json)"
+                "INSERT INTO {table} SELECT * FROM json_populate_recordset(NULL::{table}, $1::text::json)"
             );
-            for text in &texts {
-                sqlx::query(sqlx::AssertSqlSafe(insert.clone())).bind(text).execute(&mut **copy).await?;
-            }
+            let records = format!("[{}]", texts.join(","));
+            sqlx::query(sqlx::AssertSqlSafe(insert)).bind(records).execute(&mut **copy).await?;
             offset += ROWS_MAX;
             if i64::try_from(texts.len()).unwrap_or_default() < ROWS_MAX {
                 break;
