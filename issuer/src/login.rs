@@ -7,7 +7,7 @@ use tollgate_shared::token::{AccessToken, IssueError, IssuedStatus};
 use crate::app::App;
 use crate::clock::{EntropyError, random, random_below};
 use crate::credential::new_id;
-use crate::password::{Password, PasswordError};
+use crate::password::{Password, PasswordError, StoredHash, Verdict};
 use crate::status::TakenIndex;
 use crate::store::{NewSession, StartedSession, StoreError, User};
 
@@ -78,7 +78,13 @@ impl App {
             Some(found) => (Some(found.user), Some(found.password_hash)),
             None => (None, None),
         };
-        let right = self.passwords.verify(password, stored).await?;
+        let stored = stored.and_then(|text| {
+            let parsed = StoredHash::parse(&text);
+            // Whoever's it is gets the answer of a user that does not exist, after the same work.
+            parsed.inspect_err(|error| tracing::error!(%error, "a stored password hash")).ok()
+        });
+        let verified = self.passwords.verify(&password, stored).await?;
+        let right = verified.right == Verdict::Right;
         // Only now, after the same work for everybody.
         let user = user.filter(|user| right && !user.disabled).ok_or(LoginError::Refused)?;
         let scope = granted_scope(scope.as_deref(), &user.scopes)?;
