@@ -37,6 +37,12 @@ impl HashMemory {
         }
     }
 
+    /// Where what is kept lies, and how many blocks of it.
+    #[cfg(test)]
+    pub(super) fn place(&self) -> (*const Block, usize) {
+        (self.blocks.as_ptr(), self.blocks.capacity())
+    }
+
     /// What is kept, if it is enough; otherwise memory that is given back afterwards.
     fn lend<T>(&mut self, count: usize, work: impl FnOnce(&mut [Block]) -> T) -> T {
         #[cfg(test)]

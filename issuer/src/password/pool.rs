@@ -220,11 +220,14 @@ impl PasswordPool {
         let running = self.metrics.password_hash_started();
         let (answer, answered) = oneshot::channel();
         let job = Job(Box::new(move |memory| {
-            let result = work(memory);
+            // A panic is an answer that never comes to one caller, and not the end of a worker.
+            let result = catch_unwind(AssertUnwindSafe(|| work(memory)));
             // Before the answer: who has it may ask again at once.
             drop((permits, running));
-            // Nobody may be waiting any more; then the work was for nothing.
-            let _ = answer.send(result);
+            if let Ok(result) = result {
+                // Nobody may be waiting any more; then the work was for nothing.
+                let _ = answer.send(result);
+            }
         }));
         self.jobs.send(job).map_err(|_| PasswordError::Hash)?;
         answered.await.map_err(|_| PasswordError::Hash)
@@ -347,8 +350,7 @@ fn work_off(waiting: &Mutex<Receiver<Job>>, blocks: usize) {
     loop {
         // Whoever holds the lock waits for the next job, the others for the lock.
         let Ok(Ok(Job(work))) = waiting.lock().map(|waiting| waiting.recv()) else { return };
-        // A panic is an answer that never comes to one caller, and not the end of a worker.
-        let _ = catch_unwind(AssertUnwindSafe(|| work(&mut memory)));
+        work(&mut memory);
     }
 }
 
