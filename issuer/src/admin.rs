@@ -6,7 +6,7 @@ use tollgate_shared::revocation::Dimension;
 use crate::app::App;
 use crate::clock::EntropyError;
 use crate::credential::{CredentialKind, NewCredential, new_id};
-use crate::password::{Password, PasswordError};
+use crate::password::{NewPassword, Password, PasswordContext, PasswordError, PasswordRefused};
 use crate::store::{NewUser, RevocationOrder, StoreError, User};
 
 /// The most roles or scopes of a user: all of them are in every token.
@@ -48,6 +48,9 @@ pub enum OrderError {
     /// There is no such dimension.
     #[error("dimension: must be token, session, subject, client, tenant, key or issuer")]
     Dimension,
+    /// The password may not be set.
+    #[error(transparent)]
+    Refused(#[from] PasswordRefused),
     /// The password could not be hashed.
     #[error(transparent)]
     Password(#[from] PasswordError),
@@ -76,7 +79,9 @@ impl App {
         }
         tokens("roles", &roles)?;
         tokens("scopes", &scopes)?;
-        let password_hash = self.passwords.hash(password).await?;
+        let context = PasswordContext { username: &username, issuer: self.settings.issuer.as_str() };
+        let password = NewPassword::new(password, &context)?;
+        let password_hash = self.passwords.hash(&password).await?;
         let user =
             User { id: new_id("u_", &*self.host)?, username, plan, roles, scopes, tenant, disabled: false };
         let new = NewUser { user, password_hash };
@@ -136,13 +141,14 @@ impl App {
     }
 }
 
-fn named(what: &'static str, name: &str) -> Result<(), OrderError> {
+/// Checks a name: 1 to 255 bytes without control characters.
+pub(crate) fn named(what: &'static str, name: &str) -> Result<(), OrderError> {
     let fits = (1..=ID_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control);
     if fits { Ok(()) } else { Err(OrderError::Name(what)) }
 }
 
 /// Checks roles or scopes: RFC 6749 section 3.3 has the characters, and a space separates them.
-fn tokens(what: &'static str, names: &[String]) -> Result<(), OrderError> {
+pub(crate) fn tokens(what: &'static str, names: &[String]) -> Result<(), OrderError> {
     if names.len() > NAMES_MAX {
         return Err(OrderError::TooMany(what));
     }

@@ -86,8 +86,10 @@ pub struct PasswordSettings {
     pub parallelism: u32,
     /// Logins that may wait for a worker; more are told to come back.
     pub queue_max: usize,
-    /// Hashes computed at once.
+    /// Hashes computed at once, if there are as many cores and enough memory.
     pub workers: usize,
+    /// What the workers may take together, in MiB.
+    pub memory_max_mib: u32,
 }
 
 /// How the feed answers.

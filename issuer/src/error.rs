@@ -188,7 +188,7 @@ impl From<PasswordError> for Refusal {
     fn from(error: PasswordError) -> Self {
         match error {
             PasswordError::Busy => Self::Busy,
-            PasswordError::Hash | PasswordError::Entropy(_) => defect(&error),
+            PasswordError::Hash | PasswordError::Entropy(_) | PasswordError::Thread(_) => defect(&error),
         }
     }
 }

@@ -4,7 +4,7 @@ use zeroize::Zeroizing;
 
 use crate::app::App;
 use crate::clock::EntropyError;
-use crate::password::{Password, PasswordError};
+use crate::password::{Password, PasswordError, Rehash, StoredHash, Verdict};
 use crate::sessions::{SessionError, SessionStart, SessionTokens};
 use crate::store::{StoreError, User, UserRecord};
 
@@ -70,10 +70,18 @@ impl App {
     pub async fn log_in(&self, request: LoginRequest) -> Result<Login, LoginError> {
         let LoginRequest { username, password, client, scope, device } = request;
         let found = self.store.user_named(&username).await?;
-        let stored = found.as_ref().map(|found| found.password_hash.clone());
-        let right = self.passwords.verify(password, stored).await?;
+        let stored = found.as_ref().and_then(|found| {
+            let parsed = StoredHash::parse(&found.password_hash);
+            // Whoever's it is gets the answer of a user that does not exist, after the same work.
+            parsed.inspect_err(|error| tracing::error!(%error, "a stored password hash")).ok()
+        });
+        let verified = self.passwords.verify(&password, stored).await?;
+        let right = verified.right == Verdict::Right;
         // Only now, after the same work for everybody.
         let found = found.filter(|found| right && !found.user.disabled).ok_or(LoginError::Refused)?;
+        if verified.needs_rehash == Rehash::Needed {
+            self.rehash(&found, &password).await?;
+        }
         let UserRecord { user, password_changed_at, .. } = found;
         let scope = granted_scope(scope.as_deref(), &self.scopes_of(&user).await?)?;
         let start = SessionStart {
@@ -85,6 +93,17 @@ impl App {
         };
         let (tokens, device_token) = self.start_session(start).await?.ok_or(LoginError::Refused)?;
         Ok(Login { tokens, device_token, user })
+    }
+
+    /// Hashes a password again that was right, by the parameters of now. One of all replicas does, once; for the others
+    /// the old hash is as good for now.
+    async fn rehash(&self, found: &UserRecord, password: &Password) -> Result<(), LoginError> {
+        let UserRecord { user, password_hash, .. } = found;
+        if self.store.claim_rehash(&user.id, password_hash, self.host.seconds()).await? {
+            let better = self.passwords.rehash(password).await?;
+            self.store.rehash(&user.id, password_hash, &better).await?;
+        }
+        Ok(())
     }
 }
 

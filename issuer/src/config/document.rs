@@ -52,6 +52,7 @@ pub struct PasswordDocument {
     pub parallelism: u32,
     pub queue_max: usize,
     pub workers: usize,
+    pub memory_max_mib: u32,
 }
 
 /// `[feed]`
@@ -118,6 +119,7 @@ impl Default for PasswordDocument {
             parallelism: 1,
             queue_max: 64,
             workers: cores.min(WORKERS_MAX),
+            memory_max_mib: 256,
         }
     }
 }
@@ -202,6 +204,11 @@ impl Document {
             ready_file: None,
         };
         // Last, so that a relation is reported only when every value is right by itself.
+        let PasswordSettings { memory_kib, memory_max_mib, .. } = settings.password;
+        if u64::from(memory_kib) > u64::from(memory_max_mib) * 1024 {
+            let (key, expected) = ("password.memory_max_mib", "enough for one hash of password.memory_kib");
+            return Err(OutOfRange { key, expected, relation: true });
+        }
         if settings.plans.iter().any(|plan| plan.name == settings.default_plan) {
             Ok(settings)
         } else {
@@ -225,14 +232,15 @@ impl TokenDocument {
 
 impl PasswordDocument {
     fn checked(&self) -> Result<PasswordSettings, OutOfRange> {
-        let Self { memory_kib, iterations, parallelism, queue_max, workers } = *self;
+        let Self { memory_kib, iterations, parallelism, queue_max, workers, memory_max_mib } = *self;
         within((8..=1_048_576).contains(&memory_kib), "password.memory_kib", "8 to 1048576")?;
         within((1..=64).contains(&iterations), "password.iterations", "1 to 64")?;
         let lanes = (1..=16).contains(&parallelism) && memory_kib / 8 >= parallelism;
         within(lanes, "password.parallelism", "1 to 16, and at most an eighth of password.memory_kib")?;
         within(queue_max <= 100_000, "password.queue_max", "0 to 100000")?;
         within((1..=WORKERS_MAX).contains(&workers), "password.workers", "1 to 256")?;
-        Ok(PasswordSettings { memory_kib, iterations, parallelism, queue_max, workers })
+        within((1..=1_048_576).contains(&memory_max_mib), "password.memory_max_mib", "1 to 1048576")?;
+        Ok(PasswordSettings { memory_kib, iterations, parallelism, queue_max, workers, memory_max_mib })
     }
 }
 

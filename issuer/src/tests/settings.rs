@@ -64,6 +64,12 @@ fn a_faulty_setting_is_named_with_the_place_it_was_written_in() {
     assert!(range.contains("flag --listen") && range.contains("`listen`"), "{range}");
     let relation = fault(None, &[("TOLLGATE_DEFAULT_PLAN", "gold")], &none);
     assert!(relation.contains("`default_plan`"), "{relation}");
+    let relation = fault(Some("[password]\nmemory_max_mib = 18\n"), &[], &none);
+    assert!(relation.contains("`password.memory_max_mib`"), "{relation}");
+    assert!(load(Some("[password]\nmemory_max_mib = 19\n"), &[], &none).is_ok());
+    let memory = [("TOLLGATE_PASSWORD__MEMORY_KIB", "300000")];
+    assert!(fault(None, &memory, &none).contains("`password.memory_max_mib`"));
+    assert!(load(Some("[password]\nmemory_max_mib = 293\n"), &memory, &none).is_ok());
 }
 
 #[tokio::test]
