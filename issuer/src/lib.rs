@@ -10,6 +10,7 @@ pub mod admin;
 pub mod app;
 pub mod body;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod credential;
@@ -18,7 +19,9 @@ pub mod feed;
 pub mod keys;
 pub mod login;
 pub mod metrics;
+pub mod oauth;
 pub mod password;
+pub mod published;
 pub mod quota;
 mod routes;
 mod server;
@@ -29,6 +32,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
+use tollgate_shared::token::Algorithm;
 
 pub use app::{App, routes};
 pub use server::{ServeError, serve};
@@ -38,6 +42,7 @@ use config::Settings;
 use feed::Feed;
 use keys::{Existing, KeyError, Keys, write_private};
 use metrics::Metrics;
+use oauth::metadata::Metadata;
 use password::{PasswordError, PasswordPool};
 use quota::PlanBook;
 use status::StatusIndices;
@@ -84,6 +89,7 @@ impl App {
         let indices = StatusIndices::new(store.clone(), Arc::clone(&host), settings.token.lifetime_seconds);
         let plans =
             PlanBook::new(settings.issuer.clone(), settings.plans.clone(), settings.default_plan.clone());
+        let metadata = Metadata::new(&settings.issuer, &[Algorithm::EdDsa]);
         let edges_seen = Mutex::new(BTreeMap::new());
         Ok(Arc::new(Self {
             settings,
@@ -94,6 +100,7 @@ impl App {
             indices,
             feed,
             plans,
+            metadata,
             metrics,
             edges_seen,
             closing,

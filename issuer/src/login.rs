@@ -7,6 +7,7 @@ use tollgate_shared::token::{AccessToken, IssueError, IssuedStatus};
 use crate::app::App;
 use crate::clock::{EntropyError, random, random_below};
 use crate::credential::new_id;
+use crate::oauth::scope::{ScopeError, Scopes};
 use crate::password::{Password, PasswordError};
 use crate::status::TakenIndex;
 use crate::store::{NewSession, StartedSession, StoreError, User};
@@ -51,8 +52,8 @@ pub enum LoginError {
     #[error("username or password is wrong")]
     Refused,
     /// The user may not have one of the scopes.
-    #[error("scope is not the user's")]
-    Scope,
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
     /// The password could not be checked.
     #[error(transparent)]
     Password(#[from] PasswordError),
@@ -81,7 +82,7 @@ impl App {
         let right = self.passwords.verify(password, stored).await?;
         // Only now, after the same work for everybody.
         let user = user.filter(|user| right && !user.disabled).ok_or(LoginError::Refused)?;
-        let scope = granted_scope(scope.as_deref(), &user.scopes)?;
+        let scope = Scopes::granted(scope.as_deref(), &user.scopes)?.to_string();
         let id = new_id("s_", &*self.host)?;
         let TakenIndex { index, expires_at_max } = self.indices.next().await?;
         let session = NewSession {
@@ -131,19 +132,4 @@ impl App {
         let jitter = whole * self.settings.token.jitter_percent / 100;
         Ok(whole - random_below(&*self.host, jitter + 1)?)
     }
-}
-
-/// The scopes that are asked for, if the user has them all.
-fn granted_scope(asked: Option<&str>, scopes: &[String]) -> Result<String, LoginError> {
-    let Some(asked) = asked else { return Ok(scopes.join(" ")) };
-    let mut granted: Vec<&str> = Vec::new();
-    for scope in asked.split(' ').filter(|scope| !scope.is_empty()) {
-        if !scopes.iter().any(|known| known == scope) {
-            return Err(LoginError::Scope);
-        }
-        if !granted.contains(&scope) {
-            granted.push(scope);
-        }
-    }
-    Ok(granted.join(" "))
 }
