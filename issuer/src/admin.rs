@@ -6,13 +6,10 @@ use tollgate_shared::revocation::Dimension;
 use crate::app::App;
 use crate::clock::EntropyError;
 use crate::credential::{CredentialKind, NewCredential, new_id};
+use crate::oauth::scope::{SCOPES_MAX, is_scope_token};
 use crate::password::{NewPassword, Password, PasswordContext, PasswordError, PasswordRefused};
 use crate::store::{NewUser, RevocationOrder, StoreError, User};
 
-/// The most roles or scopes of a user: all of them are in every token.
-const NAMES_MAX: usize = 64;
-/// The longest role or scope, in bytes.
-const NAME_BYTES_MAX: usize = 64;
 /// The longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 1000;
 
@@ -40,7 +37,7 @@ pub enum OrderError {
     #[error("{0}: is empty, too long, or has characters that it may not have")]
     Name(&'static str),
     /// There are too many roles or scopes.
-    #[error("{0}: more than {NAMES_MAX}")]
+    #[error("{0}: more than {SCOPES_MAX}")]
     TooMany(&'static str),
     /// There is no such plan.
     #[error("plan: there is none of this name")]
@@ -147,14 +144,10 @@ pub(crate) fn named(what: &'static str, name: &str) -> Result<(), OrderError> {
     if fits { Ok(()) } else { Err(OrderError::Name(what)) }
 }
 
-/// Checks roles or scopes: RFC 6749 section 3.3 has the characters, and a space separates them.
+/// Checks roles or scopes: both are of the characters that scopes may have.
 pub(crate) fn tokens(what: &'static str, names: &[String]) -> Result<(), OrderError> {
-    if names.len() > NAMES_MAX {
+    if names.len() > SCOPES_MAX {
         return Err(OrderError::TooMany(what));
     }
-    let fits = |name: &String| {
-        (1..=NAME_BYTES_MAX).contains(&name.len())
-            && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
-    };
-    if names.iter().all(fits) { Ok(()) } else { Err(OrderError::Name(what)) }
+    if names.iter().all(|name| is_scope_token(name)) { Ok(()) } else { Err(OrderError::Name(what)) }
 }

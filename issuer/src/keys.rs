@@ -10,11 +10,11 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use base64ct::{Base64UrlUnpadded, Encoding};
-use sha2::{Digest, Sha256};
 use tollgate_shared::token::{KeySet, KeySetError, SigningKey};
 use zeroize::Zeroizing;
 
 use crate::clock::{EntropyError, Host, random};
+use crate::published::entity_tag;
 
 const SIGNING_KEY_FILE: &str = "signing.key";
 const FEED_KEY_FILE: &str = "feed.key";
@@ -80,7 +80,7 @@ impl Keys {
         let feed = open_key(&data_dir.join(FEED_KEY_FILE), host)?;
         let jwks = serde_json::json!({ "keys": [signing.public_jwk()] }).to_string();
         let (verifying, _) = KeySet::from_jwks(jwks.as_bytes())?;
-        let jwks_etag = format!("\"{}\"", Base64UrlUnpadded::encode_string(&Sha256::digest(&jwks)));
+        let jwks_etag = entity_tag(jwks.as_bytes());
         let refresh = Zeroizing::new(random::<32>(host)?);
         Ok(Self { signing, feed, jwks, jwks_etag, verifying, refresh })
     }

@@ -11,6 +11,7 @@ pub mod app;
 pub mod audit;
 pub mod body;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod credential;
@@ -21,7 +22,9 @@ pub mod keys;
 pub mod load;
 pub mod login;
 pub mod metrics;
+pub mod oauth;
 pub mod password;
+pub mod published;
 pub mod quota;
 pub mod refresh;
 mod routes;
@@ -35,6 +38,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
+use tollgate_shared::token::Algorithm;
 
 pub use app::{App, routes};
 pub use server::{ServeError, serve};
@@ -44,6 +48,7 @@ use config::Settings;
 use feed::Feed;
 use keys::{Existing, KeyError, Keys, write_private};
 use metrics::Metrics;
+use oauth::metadata::Metadata;
 use password::{PasswordError, PasswordPool};
 use quota::PlanBook;
 use status::StatusIndices;
@@ -94,6 +99,7 @@ impl App {
         let indices = StatusIndices::new(store.clone(), Arc::clone(&host), settings.token.lifetime_seconds);
         let plans =
             PlanBook::new(settings.issuer.clone(), settings.plans.clone(), settings.default_plan.clone());
+        let metadata = Metadata::new(&settings.issuer, &[Algorithm::EdDsa]);
         let edges_seen = Mutex::new(BTreeMap::new());
         Ok(Arc::new(Self {
             settings,
@@ -104,6 +110,7 @@ impl App {
             indices,
             feed,
             plans,
+            metadata,
             metrics,
             edges_seen,
             closing,

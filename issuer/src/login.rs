@@ -4,6 +4,7 @@ use zeroize::Zeroizing;
 
 use crate::app::App;
 use crate::clock::EntropyError;
+use crate::oauth::scope::{ScopeError, Scopes};
 use crate::password::{Password, PasswordError, Rehash, StoredHash, Verdict};
 use crate::sessions::{SessionError, SessionStart, SessionTokens};
 use crate::store::{StoreError, User, UserRecord};
@@ -46,8 +47,8 @@ pub enum LoginError {
     #[error("username or password is wrong")]
     Refused,
     /// The user may not have one of the scopes.
-    #[error("scope is not the user's")]
-    Scope,
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
     /// The password could not be checked.
     #[error(transparent)]
     Password(#[from] PasswordError),
@@ -83,7 +84,7 @@ impl App {
             self.rehash(&found, &password).await?;
         }
         let UserRecord { user, password_changed_at, .. } = found;
-        let scope = granted_scope(scope.as_deref(), &self.scopes_of(&user).await?)?;
+        let scope = Scopes::granted(scope.as_deref(), &self.scopes_of(&user).await?)?.to_string();
         let start = SessionStart {
             user: &user,
             password_changed_at,
@@ -105,19 +106,4 @@ impl App {
         }
         Ok(())
     }
-}
-
-/// The scopes that are asked for, if the user has them all.
-fn granted_scope(asked: Option<&str>, scopes: &[String]) -> Result<String, LoginError> {
-    let Some(asked) = asked else { return Ok(scopes.join(" ")) };
-    let mut granted: Vec<&str> = Vec::new();
-    for scope in asked.split(' ').filter(|scope| !scope.is_empty()) {
-        if !scopes.iter().any(|known| known == scope) {
-            return Err(LoginError::Scope);
-        }
-        if !granted.contains(&scope) {
-            granted.push(scope);
-        }
-    }
-    Ok(granted.join(" "))
 }

@@ -3,6 +3,7 @@
 mod access;
 mod feed;
 mod login;
+mod oauth;
 mod quota;
 mod settings;
 

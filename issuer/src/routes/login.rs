@@ -11,14 +11,13 @@ use serde_json::json;
 use super::{bounded, json};
 use crate::app::App;
 use crate::body::Json;
+use crate::client::FIRST_PARTY;
 use crate::error::{Refusal, defect};
 use crate::login::{Login, LoginError, LoginRequest};
 use crate::metrics::LoginOutcome;
 use crate::password::{Password, TypedPassword};
 use crate::sessions::{SessionError, SessionTokens};
 
-/// The client that a login is for when it names none.
-const FIRST_PARTY: &str = "first-party";
 /// The longest `scope`, in bytes.
 const SCOPE_BYTES_MAX: usize = 4096;
 
@@ -91,7 +90,7 @@ impl From<LoginError> for Refusal {
     fn from(error: LoginError) -> Self {
         match error {
             LoginError::Refused => Self::Login,
-            LoginError::Scope => Self::Scope,
+            LoginError::Scope(_) => Self::Scope,
             LoginError::Password(error) => error.into(),
             LoginError::Store(error) => error.into(),
             LoginError::Session(SessionError::Store(error)) => error.into(),
