@@ -119,7 +119,7 @@ impl App {
             roles: &session.user.roles,
             tenant: session.user.tenant.as_deref(),
             plan: &session.user.plan,
-            session: session.id,
+            session: Some(session.id),
             status: IssuedStatus::new(bit, &uri),
         };
         Ok(self.keys.signing.issue(token)?)
