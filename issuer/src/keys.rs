@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::{EntropyError, Host, random};
 
-const SIGNING_KEY_FILE: &str = "signing.key";
+pub(crate) const SIGNING_KEY_FILE: &str = "signing.key";
 const FEED_KEY_FILE: &str = "feed.key";
 
 /// The private keys, and what is published of them.
@@ -94,36 +94,44 @@ fn create_private_dir(path: &Path) -> Result<(), KeyError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| at(path, error))
 }
 
-/// Reads the key in `path`. If there is none, one is made; of two processes that do so at once, the first one's stays.
+/// Reads the key in `path`. If there is none, one is made.
 fn open_key(path: &Path, host: &dyn Host) -> Result<SigningKey, KeyError> {
-    match read_key(path) {
+    read_seed(path, &read_or_make_secret(path, host)?).map(|seed| SigningKey::from_seed(&seed))
+}
+
+/// What is in the file of a secret. If there is none, 32 random bytes are put there; of two processes that do so at once, the
+/// first one's stay.
+pub(crate) fn read_or_make_secret(path: &Path, host: &dyn Host) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    match read_private(path) {
         Err(KeyError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
-            let seed = Zeroizing::new(random::<32>(host)?);
-            let text = Zeroizing::new(Base64UrlUnpadded::encode_string(seed.as_slice()) + "\n");
+            let secret = Zeroizing::new(random::<32>(host)?);
+            let text = Zeroizing::new(Base64UrlUnpadded::encode_string(secret.as_slice()) + "\n");
             match write_private(path, text.as_bytes(), Existing::Stays, host) {
                 Err(KeyError::Io { error, .. }) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 other => other?,
             }
-            read_key(path)
+            read_private(path)
         }
         result => result,
     }
 }
 
-fn read_key(path: &Path) -> Result<SigningKey, KeyError> {
+/// What is in a file that only its owner may read.
+pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let mode = fs::metadata(path).map_err(|error| at(path, error))?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(KeyError::Exposed { path: path.to_owned(), mode });
     }
-    let text = Zeroizing::new(fs::read(path).map_err(|error| at(path, error))?);
+    fs::read(path).map(Zeroizing::new).map_err(|error| at(path, error))
+}
+
+/// The 32 bytes that `text`, read from `path`, spells.
+pub(crate) fn read_seed(path: &Path, text: &[u8]) -> Result<Zeroizing<[u8; 32]>, KeyError> {
     let mut seed = Zeroizing::new([0u8; 32]);
-    let malformed = || KeyError::Malformed { path: path.to_owned() };
-    let decoded =
-        Base64UrlUnpadded::decode(text.trim_ascii_end(), seed.as_mut_slice()).map_err(|_| malformed())?;
-    if decoded.len() != 32 {
-        return Err(malformed());
+    match Base64UrlUnpadded::decode(text.trim_ascii_end(), seed.as_mut_slice()) {
+        Ok(decoded) if decoded.len() == 32 => Ok(seed),
+        Ok(_) | Err(_) => Err(KeyError::Malformed { path: path.to_owned() }),
     }
-    Ok(SigningKey::from_seed(&seed))
 }
 
 /// What becomes of a file that is already there.
@@ -168,6 +176,6 @@ pub fn write_private(
     written.map_err(|error| at(path, error))
 }
 
-fn at(path: &Path, error: io::Error) -> KeyError {
+pub(crate) fn at(path: &Path, error: io::Error) -> KeyError {
     KeyError::Io { path: path.to_owned(), error }
 }

@@ -22,6 +22,7 @@ pub mod password;
 pub mod quota;
 mod routes;
 mod server;
+pub mod signing_keys;
 pub mod status;
 pub mod store;
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tollgate_shared::id::{IssuerId, PlanName};
 use tollgate_shared::quota::{PLANS_MAX, Plan};
 
+use super::keys::KeysDocument;
 use super::{
     ConfigError, FeedSettings, LIFETIME_SECONDS_MAX, LogFormat, LogSettings, PasswordSettings, Settings,
     Source, TokenSettings,
@@ -25,6 +26,7 @@ pub struct Document {
     pub metrics_public: bool,
     pub default_plan: String,
     pub token: TokenDocument,
+    pub keys: KeysDocument,
     pub password: PasswordDocument,
     pub feed: FeedDocument,
     pub log: LogDocument,
@@ -89,6 +91,7 @@ impl Default for Document {
             metrics_public: false,
             default_plan: "free".to_owned(),
             token: TokenDocument::default(),
+            keys: KeysDocument::default(),
             password: PasswordDocument::default(),
             feed: FeedDocument::default(),
             log: LogDocument::default(),
@@ -161,6 +164,7 @@ impl Document {
             metrics_public,
             default_plan,
             token,
+            keys,
             password,
             feed,
             log,
@@ -178,6 +182,7 @@ impl Document {
             data_dir: data_dir.clone(),
             metrics_public: *metrics_public,
             token: token.checked()?,
+            keys: keys.checked()?,
             password: password.checked()?,
             feed: feed.checked()?,
             default_plan: PlanName::new(default_plan)
@@ -187,10 +192,11 @@ impl Document {
             ready_file: None,
         };
         // Last, so that a relation is reported only when every value is right by itself.
+        settings.keys.fits(settings.token)?;
         if settings.plans.iter().any(|plan| plan.name == settings.default_plan) {
             Ok(settings)
         } else {
-            Err(OutOfRange { key: "default_plan", expected: "the name of one of `plans`", relation: true })
+            Err(relation("default_plan", "the name of one of `plans`"))
         }
     }
 }
@@ -271,10 +277,15 @@ fn checked_plans(plans: &[PlanDocument]) -> Result<Vec<Plan>, OutOfRange> {
     Ok(checked)
 }
 
-fn within(holds: bool, key: &'static str, expected: &'static str) -> Result<(), OutOfRange> {
+pub(super) fn within(holds: bool, key: &'static str, expected: &'static str) -> Result<(), OutOfRange> {
     if holds { Ok(()) } else { Err(fault(key, expected)) }
 }
 
-fn fault(key: &'static str, expected: &'static str) -> OutOfRange {
+pub(super) fn fault(key: &'static str, expected: &'static str) -> OutOfRange {
     OutOfRange { key, expected, relation: false }
+}
+
+/// A value that is right by itself, but not with the others.
+pub(super) fn relation(key: &'static str, expected: &'static str) -> OutOfRange {
+    OutOfRange { key, expected, relation: true }
 }
