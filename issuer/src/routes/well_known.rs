@@ -14,7 +14,8 @@ const CACHE: &str = "public, max-age=300, stale-while-revalidate=60";
 /// `GET /.well-known/jwks.json`
 pub(crate) async fn jwks(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let etag = app.keys.jwks_etag.as_str();
-    let caching = [(header::ETAG, etag), (header::CACHE_CONTROL, CACHE)];
+    let cache = app.settings.keys.schedule(app.settings.token).jwks_cache_control();
+    let caching = [(header::ETAG, etag), (header::CACHE_CONTROL, cache.as_str())];
     if known(&headers, etag) {
         return (StatusCode::NOT_MODIFIED, caching).into_response();
     }

@@ -97,8 +97,8 @@ impl Schedule {
     }
 }
 
-/// What is due. Every step makes the next plan shorter, so planning and doing in turn comes to an end: with one active key and,
-/// unless there are too many, one that is published to follow it.
+/// What is due. Planning and doing in turn comes to an end, with one active key and, unless there are too many, one that is
+/// published to follow it.
 #[must_use]
 pub fn plan(records: &[KeyRecord], schedule: &Schedule, moment: Moment) -> Vec<Step> {
     let mut steps = Vec::new();

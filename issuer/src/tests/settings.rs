@@ -6,7 +6,7 @@ use clap::Parser;
 
 use super::*;
 use crate::cli::{Cli, run};
-use crate::config::ConfigError;
+use crate::config::{ConfigError, KeySettings};
 
 fn load(file: Option<&str>, environment: &[(&str, &str)], flags: &Flags) -> Result<Settings, ConfigError> {
     let folder = TempDir::new().unwrap();
@@ -81,6 +81,17 @@ async fn keys_that_others_may_read_or_that_are_none_are_refused() {
             App::open(settings(bench.folder.path()), bench.host.clone()).await.unwrap_err().to_string();
         assert!(error.contains(name), "{error}");
     }
+}
+
+#[tokio::test]
+async fn the_key_set_is_cached_for_less_than_a_key_waits_for_its_turn() {
+    let bench = Bench::with(|settings| {
+        let keys = KeySettings { prepublish_seconds: 8, ..settings.keys };
+        Settings { keys, ..settings }
+    })
+    .await;
+    let answer = bench.get("/.well-known/jwks.json", None).await;
+    assert_eq!(answer.header(header::CACHE_CONTROL), "public, max-age=4, stale-while-revalidate=2");
 }
 
 #[tokio::test]
