@@ -17,7 +17,7 @@ use crate::clock::Host;
 use crate::config::Settings;
 use crate::error::Refusal;
 use crate::feed::Feed;
-use crate::keys::Keys;
+use crate::keyring::Keyring;
 use crate::metrics::Metrics;
 use crate::oauth::metadata::Metadata;
 use crate::password::PasswordPool;
@@ -36,7 +36,7 @@ pub struct App {
     /// What must survive.
     pub store: Store,
     /// What signs.
-    pub keys: Keys,
+    pub keys: Keyring,
     /// What hashes.
     pub passwords: PasswordPool,
     /// What tokens are numbered by.

@@ -5,6 +5,7 @@
 
 mod database;
 mod document;
+mod keys;
 mod layers;
 mod session;
 
@@ -16,8 +17,11 @@ use std::time::Duration;
 use tollgate_shared::id::{IssuerId, PlanName};
 use tollgate_shared::quota::Plan;
 
+use crate::signing_keys::{ENCRYPTION_KEY_VARIABLE, EncryptionKeys};
+
 pub use database::{DatabaseSettings, SecretUrl};
 pub use document::Document;
+pub use keys::KeySettings;
 pub use session::SessionSettings;
 
 /// The longest life a token can be given, in seconds. Cut-offs last for this long whatever the setting is now, because
@@ -32,6 +36,8 @@ pub const SLACK_SECONDS: u64 = 120;
 pub const ENVIRONMENT_PREFIX: &str = "TOLLGATE_";
 /// Variables of that prefix that are other programs': the edge's credential, and the folder of the test tools.
 pub const FOREIGN_VARIABLES: [&str; 2] = ["TOLLGATE_CREDENTIAL", "TOLLGATE_CACHE"];
+/// Variables of that prefix that are secrets: they are read into [`Settings`] and never into a document that can be printed.
+pub const SECRET_VARIABLES: [&str; 1] = [ENCRYPTION_KEY_VARIABLE];
 
 /// What the issuer is to do. Every value was checked.
 #[derive(Debug, Clone)]
@@ -48,6 +54,8 @@ pub struct Settings {
     pub metrics_public: bool,
     /// Of tokens.
     pub token: TokenSettings,
+    /// Of the keys that sign them.
+    pub keys: KeySettings,
     /// Of passwords.
     pub password: PasswordSettings,
     /// Of the feed.
@@ -215,7 +223,17 @@ impl Settings {
         environment: &BTreeMap<String, String>,
         flags: &Flags,
     ) -> Result<Self, ConfigError> {
-        Self::document(file, environment, flags)?.checked().map_err(|fault| fault.at(Source::Combined))
+        let document = Self::document(file, environment, flags)?;
+        let mut settings = document.checked().map_err(|fault| fault.at(Source::Combined))?;
+        if let Some(text) = environment.get(ENCRYPTION_KEY_VARIABLE) {
+            let keys = EncryptionKeys::parse(text).map_err(|fault| ConfigError::Type {
+                key: "keys.encryption_key".to_owned(),
+                problem: fault.to_string(),
+                source_of: Source::Environment(ENCRYPTION_KEY_VARIABLE.to_owned()),
+            })?;
+            settings.keys.encryption_keys = Some(keys);
+        }
+        Ok(settings)
     }
 
     /// The same as [`Settings::load`], as a document that can be printed. There is no secret in it.

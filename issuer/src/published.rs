@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use base64ct::{Base64UrlUnpadded, Encoding};
 use sha2::{Digest, Sha256};
 
-/// How long a cache may keep a document: changes are announced longer ahead than this.
+/// How long a cache may keep a document of which nothing else is said.
 const CACHE: &str = "public, max-age=300, stale-while-revalidate=60";
 
 /// A document and its entity tag.
@@ -32,7 +32,7 @@ impl Published {
     /// The answer to a request with these headers.
     #[must_use]
     pub fn answer(&self, headers: &HeaderMap) -> Response {
-        answer(headers, self.media_type, &self.etag, &self.body)
+        answer(headers, CACHE, self.media_type, &self.etag, &self.body)
     }
 }
 
@@ -43,10 +43,16 @@ pub fn entity_tag(content: &[u8]) -> String {
     format!("\"{}\"", Base64UrlUnpadded::encode_string(&Sha256::digest(content)))
 }
 
-/// The answer with this content, or that the client has it.
+/// The answer with this content, or that the client has it; caches may keep it for as long as `cache` says.
 #[must_use]
-pub fn answer(headers: &HeaderMap, media_type: &'static str, etag: &str, body: &str) -> Response {
-    let caching = [(header::ETAG, etag), (header::CACHE_CONTROL, CACHE)];
+pub fn answer(
+    headers: &HeaderMap,
+    cache: &str,
+    media_type: &'static str,
+    etag: &str,
+    body: &str,
+) -> Response {
+    let caching = [(header::ETAG, etag), (header::CACHE_CONTROL, cache)];
     if is_known(headers, etag) {
         return (StatusCode::NOT_MODIFIED, caching).into_response();
     }

@@ -267,10 +267,10 @@ impl App {
             roles,
             tenant,
             plan,
-            session: session.unwrap_or_default(),
+            session,
             status: IssuedStatus::new(bit, &uri),
         };
-        Ok(self.keys.signing.issue(token)?)
+        Ok(self.keys.signing.sign(&token)?)
     }
 
     /// A life, shortened at random so that tokens of one moment do not all end in one.

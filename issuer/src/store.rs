@@ -8,6 +8,7 @@
 
 mod audit;
 mod blocks;
+mod clients;
 mod credentials;
 mod cutoffs;
 mod database;
@@ -23,6 +24,7 @@ mod session_writes;
 mod sessions;
 mod shard_move;
 mod shards;
+mod signing_keys;
 mod user_changes;
 mod users;
 
@@ -43,6 +45,7 @@ pub use session_writes::SESSIONS_MAX;
 pub use sessions::{EndReason, NewSession, SessionRecord, StartedSession, TokenLife};
 pub use shard_move::SlotMove;
 pub use shards::slot_of;
+pub use signing_keys::KeyChange;
 pub use users::{NewUser, User, UserChange, UserRecord};
 
 use crate::clock::Host;

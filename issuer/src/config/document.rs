@@ -9,6 +9,7 @@ use tollgate_shared::id::{IssuerId, PlanName};
 use tollgate_shared::quota::{PLANS_MAX, Plan};
 
 use super::database::DatabaseDocument;
+use super::keys::KeysDocument;
 use super::session::SessionDocument;
 use super::{
     ConfigError, FeedSettings, LIFETIME_SECONDS_MAX, LogFormat, LogSettings, PasswordSettings, Settings,
@@ -27,6 +28,7 @@ pub struct Document {
     pub metrics_public: bool,
     pub default_plan: String,
     pub token: TokenDocument,
+    pub keys: KeysDocument,
     pub password: PasswordDocument,
     pub feed: FeedDocument,
     pub log: LogDocument,
@@ -94,6 +96,7 @@ impl Default for Document {
             metrics_public: false,
             default_plan: "free".to_owned(),
             token: TokenDocument::default(),
+            keys: KeysDocument::default(),
             password: PasswordDocument::default(),
             feed: FeedDocument::default(),
             log: LogDocument::default(),
@@ -174,6 +177,7 @@ impl Document {
             metrics_public,
             default_plan,
             token,
+            keys,
             password,
             feed,
             log,
@@ -193,6 +197,7 @@ impl Document {
             data_dir: data_dir.clone(),
             metrics_public: *metrics_public,
             token: token.checked()?,
+            keys: keys.checked()?,
             password: password.checked()?,
             feed: feed.checked()?,
             default_plan: PlanName::new(default_plan)
@@ -209,10 +214,11 @@ impl Document {
             let (key, expected) = ("password.memory_max_mib", "enough for one hash of password.memory_kib");
             return Err(OutOfRange { key, expected, relation: true });
         }
+        settings.keys.fits(settings.token)?;
         if settings.plans.iter().any(|plan| plan.name == settings.default_plan) {
             Ok(settings)
         } else {
-            Err(OutOfRange { key: "default_plan", expected: "the name of one of `plans`", relation: true })
+            Err(relation("default_plan", "the name of one of `plans`"))
         }
     }
 }
@@ -300,4 +306,9 @@ pub(super) fn within(holds: bool, key: &'static str, expected: &'static str) -> 
 
 pub(super) fn fault(key: &'static str, expected: &'static str) -> OutOfRange {
     OutOfRange { key, expected, relation: false }
+}
+
+/// A value that is right by itself, but not with the others.
+pub(super) fn relation(key: &'static str, expected: &'static str) -> OutOfRange {
+    OutOfRange { key, expected, relation: true }
 }

@@ -12,7 +12,9 @@ use crate::published::{self, Published};
 
 /// `GET /.well-known/jwks.json`
 pub(crate) async fn jwks(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
-    published::answer(&headers, "application/jwk-set+json", &app.keys.jwks_etag, &app.keys.jwks)
+    let view = app.keys.signing.view();
+    let cache = app.settings.keys.schedule(app.settings.token).jwks_cache_control();
+    published::answer(&headers, &cache, "application/jwk-set+json", &view.jwks_etag, &view.jwks)
 }
 
 /// `GET /.well-known/oauth-authorization-server` (RFC 8414), also with the issuer's path at its end

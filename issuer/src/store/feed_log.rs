@@ -116,21 +116,10 @@ impl Store {
     ) -> Result<Option<Position>, StoreError> {
         self.home
             .run(move || async move {
-                let (kind, body) = match entry {
-                    LogEntry::Keys(body) => ("keys", body),
-                    LogEntry::Plans(body) => ("plans", body),
-                };
                 let mut write = self.home.write(&[Lock::Feed]).await?;
-                if last_body(&mut write, kind).await?.as_ref() == Some(body) {
-                    return Ok(None);
-                }
-                let row = Row {
-                    body: Some(body.clone()),
-                    ..Row::new(kind, UnixSeconds(i64::MAX.unsigned_abs()), now)
-                };
-                let position = append(&mut write, row).await?;
+                let position = log_if_changed_in(&mut write, entry, now).await?;
                 write.commit().await?;
-                Ok(Some(position))
+                Ok(position)
             })
             .await
     }
@@ -171,6 +160,23 @@ impl Store {
             })
             .await
     }
+}
+
+/// Appends this entry, unless the last of its kind says the same, in a transaction that has the feed's lock.
+pub(super) async fn log_if_changed_in(
+    write: &mut Tx,
+    entry: &LogEntry,
+    now: UnixSeconds,
+) -> Result<Option<Position>, StoreError> {
+    let (kind, body) = match entry {
+        LogEntry::Keys(body) => ("keys", body),
+        LogEntry::Plans(body) => ("plans", body),
+    };
+    if last_body(write, kind).await?.as_ref() == Some(body) {
+        return Ok(None);
+    }
+    let row = Row { body: Some(body.clone()), ..Row::new(kind, UnixSeconds(i64::MAX.unsigned_abs()), now) };
+    append(write, row).await.map(Some)
 }
 
 /// What is to be written to the log.

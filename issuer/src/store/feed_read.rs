@@ -38,6 +38,24 @@ pub enum LogPart {
 }
 
 impl Store {
+    /// Whether the token of this index is revoked.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn is_revoked(&self, index: StatusIndex) -> Result<bool, StoreError> {
+        self.home
+            .run(move || async move {
+                let position: Option<i64> = sqlx::query_scalar(
+                    "SELECT position FROM feed_log WHERE kind = 'index' AND status_index = $1",
+                )
+                .bind(i64::from(index.0))
+                .fetch_optional(self.home.readers())
+                .await?;
+                Ok(position.is_some())
+            })
+            .await
+    }
+
     /// What came after `after`; everything still in force at `now` when `after` is `None`, further back than `delta_max`,
     /// ahead of the log, or before numbers were used again.
     ///

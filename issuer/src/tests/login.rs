@@ -15,7 +15,8 @@ fn claims(bench: &Bench, token: &str) -> Claims {
         clock_skew_seconds: 0,
     };
     let token = UntrustedToken::parse(token.as_bytes()).unwrap();
-    let token = token.verify(&bench.app.keys.verifying, &[Algorithm::EdDsa], &RustCrypto).unwrap();
+    let token =
+        token.verify(&bench.app.keys.signing.view().verifying, &[Algorithm::EdDsa], &RustCrypto).unwrap();
     token.live(&rules, bench.host.seconds().plus(2)).unwrap().claims
 }
 

@@ -73,7 +73,8 @@ async fn a_token_of_ours_is_told_of_as_it_says() {
         clock_skew_seconds: 0,
     };
     let untrusted = UntrustedToken::parse(token.as_bytes()).unwrap();
-    let signed = untrusted.verify(&bench.app.keys.verifying, &[Algorithm::EdDsa], &RustCrypto).unwrap();
+    let signed =
+        untrusted.verify(&bench.app.keys.signing.view().verifying, &[Algorithm::EdDsa], &RustCrypto).unwrap();
     let claims = signed.live(&rules, bench.host.seconds()).unwrap().claims;
     let told = Introspection::Active(Box::new(ActiveToken::of_claims(&claims, Some("alice".to_owned()))));
     let told = told.to_json();
