@@ -7,7 +7,9 @@ mod database;
 mod document;
 mod keys;
 mod layers;
+mod redis;
 mod session;
+mod throttle;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -22,7 +24,9 @@ use crate::signing_keys::{ENCRYPTION_KEY_VARIABLE, EncryptionKeys};
 pub use database::{DatabaseSettings, SecretUrl};
 pub use document::Document;
 pub use keys::KeySettings;
+pub use redis::{RedisDocument, RedisServers, RedisSettings};
 pub use session::SessionSettings;
+pub use throttle::{ThrottleDocument, ThrottleSettings};
 
 /// The longest life a token can be given, in seconds. Cut-offs last for this long whatever the setting is now, because
 /// another process on the same data may issue under another.
@@ -70,6 +74,10 @@ pub struct Settings {
     pub database: DatabaseSettings,
     /// Of sessions.
     pub session: SessionSettings,
+    /// Where counters are shared; in this process when `None`.
+    pub redis: Option<RedisSettings>,
+    /// Of login attempts.
+    pub throttle: ThrottleSettings,
     /// Where to write the addresses once the service is ready.
     pub ready_file: Option<PathBuf>,
 }

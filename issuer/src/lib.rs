@@ -10,6 +10,7 @@ pub mod admin;
 pub mod app;
 pub mod audit;
 pub mod body;
+pub mod breaker;
 pub mod cli;
 pub mod client;
 pub mod clock;
@@ -35,6 +36,7 @@ pub mod sessions;
 pub mod signing_keys;
 pub mod status;
 pub mod store;
+pub mod throttle;
 pub mod tokens;
 
 use std::collections::BTreeMap;

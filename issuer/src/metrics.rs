@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use tollgate_shared::revocation::{Dimension, Position};
 
+use crate::breaker::BreakerState;
 use crate::quota::UnitCounts;
 
 /// How a login ended.
@@ -56,6 +57,11 @@ pub struct Metrics {
     position: Gauge,
     quota_units: Family<OneLabel, Counter>,
     requests: Family<[(&'static str, String); 2], Counter>,
+    throttle_decisions: Family<OneLabel, Counter>,
+    throttle_fallbacks: Counter,
+    throttle_unkept: Counter,
+    under_attack: Gauge,
+    breakers: Family<[(&'static str, &'static str); 2], Gauge>,
 }
 
 impl fmt::Debug for Metrics {
@@ -81,6 +87,11 @@ impl Default for Metrics {
             position: Gauge::default(),
             quota_units: Family::default(),
             requests: Family::default(),
+            throttle_decisions: Family::default(),
+            throttle_fallbacks: Counter::default(),
+            throttle_unkept: Counter::default(),
+            under_attack: Gauge::default(),
+            breakers: Family::default(),
         };
         metrics.register();
         metrics
@@ -124,6 +135,36 @@ impl Metrics {
         registry.register("feed_position", "The feed's position", self.position.clone());
         registry.register("quota_units", "Units granted, allowed and denied", self.quota_units.clone());
         registry.register("http_requests", "Requests, by route and status", self.requests.clone());
+        self.register_throttle();
+    }
+
+    fn register_throttle(&mut self) {
+        let Self { registry, .. } = self;
+        registry.register(
+            "throttle_decisions",
+            "Login attempts, by what the throttle decided",
+            self.throttle_decisions.clone(),
+        );
+        registry.register(
+            "throttle_fallbacks",
+            "Steps of counters that were made in memory because Redis did not make them",
+            self.throttle_fallbacks.clone(),
+        );
+        registry.register(
+            "throttle_unkept",
+            "Outcomes of logins that no counter took",
+            self.throttle_unkept.clone(),
+        );
+        registry.register(
+            "throttle_under_attack",
+            "Whether so many accounts fail that all are guarded more strictly",
+            self.under_attack.clone(),
+        );
+        registry.register(
+            "breaker",
+            "Circuit breakers, by store and state: 1 for the state it is in",
+            self.breakers.clone(),
+        );
     }
 
     /// The metrics as text.
@@ -206,6 +247,32 @@ pub(crate) struct RunningHash(Gauge);
 impl Drop for RunningHash {
     fn drop(&mut self) {
         self.0.dec();
+    }
+}
+
+/// Of throttles and breakers.
+impl Metrics {
+    pub(crate) fn throttled(&self, decision: &'static str) {
+        self.throttle_decisions.get_or_create(&[("decision", decision)]).inc();
+    }
+
+    pub(crate) fn throttle_fell_back(&self) {
+        self.throttle_fallbacks.inc();
+    }
+
+    pub(crate) fn throttle_outcome_lost(&self) {
+        self.throttle_unkept.inc();
+    }
+
+    pub(crate) fn under_attack(&self, attacked: bool) {
+        self.under_attack.set(i64::from(attacked));
+    }
+
+    pub(crate) fn breaker(&self, store: &'static str, state: BreakerState) {
+        for each in [BreakerState::Closed, BreakerState::Open, BreakerState::HalfOpen] {
+            let labels = [("store", store), ("state", each.name())];
+            self.breakers.get_or_create(&labels).set(i64::from(each == state));
+        }
     }
 }
 

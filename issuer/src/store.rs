@@ -18,6 +18,7 @@ mod meta;
 mod once;
 mod outbox;
 mod quota;
+pub mod redis;
 mod refresh;
 mod rights;
 mod session_writes;

@@ -94,6 +94,13 @@ impl Process {
         child.wait().ok();
     }
 
+    /// Sends a signal that ends it, and waits until it has: for a program that has something to put in order.
+    pub fn end(&self, signal: &str) {
+        if self.signal(signal).is_ok() {
+            self.child().wait().ok();
+        }
+    }
+
     /// All that it has written so far, earlier runs under the same name included.
     pub fn logs(&self) -> String {
         String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()

@@ -88,6 +88,26 @@ fn install_envoy(cache: &Path) -> Result<PathBuf> {
     Ok(binary)
 }
 
+/// A program of the system, in one of `folders` or in the path.
+///
+/// # Errors
+/// When it is not installed; the error has the command that would install it.
+pub(crate) fn installed(program: &str, folders: &[PathBuf], package: &str) -> Result<PathBuf> {
+    let path = environment("PATH").unwrap_or_default();
+    let in_path = std::env::split_paths(&path);
+    let found = folders.iter().cloned().chain(in_path).map(|folder| folder.join(program));
+    found.into_iter().find(|binary| binary.is_file()).with_context(|| {
+        format!("{program} is not installed; this installs it: sudo apt-get install --yes {package}")
+    })
+}
+
+/// A port of the loopback address that nobody has. Somebody may take it before its user does, who must then look for
+/// another: programs that cannot be told to pick one themselves have no better way.
+pub(crate) fn unused_port() -> Result<u16> {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).context("looking for a port")?;
+    Ok(listener.local_addr()?.port())
+}
+
 /// Adds the standard library for `wasm32-wasip1` when the toolchain lacks it.
 ///
 /// # Errors
@@ -171,6 +191,13 @@ mod tests {
         let error = run(Command::new("sh").args(["-c", "echo no luck >&2; exit 7"])).unwrap_err().to_string();
         assert!(error.contains("sh -c 'echo no luck >&2; exit 7'"), "{error}");
         assert!(error.contains("\nno luck"), "{error}");
+    }
+
+    #[test]
+    fn missing_program_comes_with_the_command_that_installs_it() {
+        let error = installed("no-such-program", &[], "some-package").unwrap_err().to_string();
+        assert!(error.contains("no-such-program is not installed"), "{error}");
+        assert!(error.contains("sudo apt-get install --yes some-package"), "{error}");
     }
 
     #[test]

@@ -10,7 +10,9 @@ use tollgate_shared::quota::{PLANS_MAX, Plan};
 
 use super::database::DatabaseDocument;
 use super::keys::KeysDocument;
+use super::redis::RedisDocument;
 use super::session::SessionDocument;
+use super::throttle::ThrottleDocument;
 use super::{
     ConfigError, FeedSettings, LIFETIME_SECONDS_MAX, LogFormat, LogSettings, PasswordSettings, Settings,
     Source, TokenSettings,
@@ -34,6 +36,8 @@ pub struct Document {
     pub log: LogDocument,
     pub database: DatabaseDocument,
     pub session: SessionDocument,
+    pub redis: RedisDocument,
+    pub throttle: ThrottleDocument,
     pub plans: Vec<PlanDocument>,
 }
 
@@ -102,6 +106,8 @@ impl Default for Document {
             log: LogDocument::default(),
             database: DatabaseDocument::default(),
             session: SessionDocument::default(),
+            redis: RedisDocument::default(),
+            throttle: ThrottleDocument::default(),
             plans: Plan::defaults().into_iter().map(plan).collect(),
         }
     }
@@ -183,6 +189,8 @@ impl Document {
             log,
             database,
             session,
+            redis,
+            throttle,
             plans,
         } = self;
         within(!audience.is_empty() && audience.len() <= 255, "audience", "1 to 255 bytes long")?;
@@ -206,6 +214,8 @@ impl Document {
             log: log.checked()?,
             database: database.checked()?,
             session: session.checked()?,
+            redis: redis.checked()?,
+            throttle: throttle.checked()?,
             ready_file: None,
         };
         // Last, so that a relation is reported only when every value is right by itself.
@@ -311,4 +321,9 @@ pub(super) fn fault(key: &'static str, expected: &'static str) -> OutOfRange {
 /// A value that is right by itself, but not with the others.
 pub(super) fn relation(key: &'static str, expected: &'static str) -> OutOfRange {
     OutOfRange { key, expected, relation: true }
+}
+
+/// Like [`within`], for what can be wrong only together with another setting.
+pub(super) fn related(holds: bool, key: &'static str, expected: &'static str) -> Result<(), OutOfRange> {
+    if holds { Ok(()) } else { Err(OutOfRange { key, expected, relation: true }) }
 }
