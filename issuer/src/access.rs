@@ -12,9 +12,10 @@ use axum::response::{IntoResponse, Response};
 use tollgate_shared::id::EdgeId;
 
 use crate::app::App;
-use crate::body::FormPairs;
 use crate::credential::{CredentialKind, Presented};
 use crate::error::Refusal;
+use crate::oauth::error::{Attempt, OAuthError};
+use crate::oauth::form::Form;
 use crate::store::EdgeSeen;
 
 /// Who may use a route.
@@ -44,7 +45,7 @@ pub struct TokenForm {
     /// On whose behalf.
     pub holder: Holder,
     /// The form.
-    pub pairs: FormPairs,
+    pub form: Form,
 }
 
 /// On whose behalf a token is revoked.
@@ -85,13 +86,13 @@ pub(crate) async fn check(State(gate): State<Gate>, mut request: Request, next: 
         },
         Access::TokenHolder => match token_holder(&app, request).await {
             Ok(checked) => request = checked,
-            Err(refusal) => return refusal.into_oauth(),
+            Err(error) => return error.into_response(),
         },
     }
     next.run(request).await
 }
 
-async fn token_holder(app: &App, request: Request) -> Result<Request, Refusal> {
+async fn token_holder(app: &App, request: Request) -> Result<Request, OAuthError> {
     // A header that is there must be right: falling back to the form would hide a mistake.
     let operator = if request.headers().contains_key(header::AUTHORIZATION) {
         Some(app.caller(request.headers(), CredentialKind::Operator).await?)
@@ -99,14 +100,14 @@ async fn token_holder(app: &App, request: Request) -> Result<Request, Refusal> {
         None
     };
     let (parts, body) = request.into_parts();
-    let pairs = FormPairs::read(&parts, body).await?;
-    let holder = match (operator, pairs.value("client_id")) {
+    let form = Form::read(&parts.headers, body).await?;
+    let holder = match (operator, form.value("client_id")) {
         (Some(name), _) => Holder::Operator(name),
         (None, Some(client)) => Holder::Client(client.to_owned()),
-        (None, None) => return Err(Refusal::Credential),
+        (None, None) => return Err(OAuthError::InvalidClient(Attempt::Nothing)),
     };
     let mut request = Request::from_parts(parts, axum::body::Body::empty());
-    request.extensions_mut().insert(TokenForm { holder, pairs });
+    request.extensions_mut().insert(TokenForm { holder, form });
     Ok(request)
 }
 

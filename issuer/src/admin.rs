@@ -6,13 +6,10 @@ use tollgate_shared::revocation::Dimension;
 use crate::app::App;
 use crate::clock::EntropyError;
 use crate::credential::{CredentialKind, NewCredential, new_id};
-use crate::password::{Password, PasswordError};
+use crate::oauth::scope::{SCOPES_MAX, is_scope_token};
+use crate::password::{NewPassword, Password, PasswordContext, PasswordError, PasswordRefused};
 use crate::store::{NewUser, RevocationOrder, StoreError, User};
 
-/// The most roles or scopes of a user: all of them are in every token.
-const NAMES_MAX: usize = 64;
-/// The longest role or scope, in bytes.
-const NAME_BYTES_MAX: usize = 64;
 /// The longest reason, in bytes.
 const REASON_BYTES_MAX: usize = 1000;
 
@@ -40,7 +37,7 @@ pub enum OrderError {
     #[error("{0}: is empty, too long, or has characters that it may not have")]
     Name(&'static str),
     /// There are too many roles or scopes.
-    #[error("{0}: more than {NAMES_MAX}")]
+    #[error("{0}: more than {SCOPES_MAX}")]
     TooMany(&'static str),
     /// There is no such plan.
     #[error("plan: there is none of this name")]
@@ -48,6 +45,9 @@ pub enum OrderError {
     /// There is no such dimension.
     #[error("dimension: must be token, session, subject, client, tenant, key or issuer")]
     Dimension,
+    /// The password may not be set.
+    #[error(transparent)]
+    Refused(#[from] PasswordRefused),
     /// The password could not be hashed.
     #[error(transparent)]
     Password(#[from] PasswordError),
@@ -76,7 +76,9 @@ impl App {
         }
         tokens("roles", &roles)?;
         tokens("scopes", &scopes)?;
-        let password_hash = self.passwords.hash(password).await?;
+        let context = PasswordContext { username: &username, issuer: self.settings.issuer.as_str() };
+        let password = NewPassword::new(password, &context)?;
+        let password_hash = self.passwords.hash(&password).await?;
         let user =
             User { id: new_id("u_", &*self.host)?, username, plan, roles, scopes, tenant, disabled: false };
         let new = NewUser { user, password_hash };
@@ -136,19 +138,16 @@ impl App {
     }
 }
 
-fn named(what: &'static str, name: &str) -> Result<(), OrderError> {
+/// Checks a name: 1 to 255 bytes without control characters.
+pub(crate) fn named(what: &'static str, name: &str) -> Result<(), OrderError> {
     let fits = (1..=ID_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control);
     if fits { Ok(()) } else { Err(OrderError::Name(what)) }
 }
 
-/// Checks roles or scopes: RFC 6749 section 3.3 has the characters, and a space separates them.
-fn tokens(what: &'static str, names: &[String]) -> Result<(), OrderError> {
-    if names.len() > NAMES_MAX {
+/// Checks roles or scopes: both are of the characters that scopes may have.
+pub(crate) fn tokens(what: &'static str, names: &[String]) -> Result<(), OrderError> {
+    if names.len() > SCOPES_MAX {
         return Err(OrderError::TooMany(what));
     }
-    let fits = |name: &String| {
-        (1..=NAME_BYTES_MAX).contains(&name.len())
-            && name.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
-    };
-    if names.iter().all(fits) { Ok(()) } else { Err(OrderError::Name(what)) }
+    if names.iter().all(|name| is_scope_token(name)) { Ok(()) } else { Err(OrderError::Name(what)) }
 }

@@ -17,8 +17,9 @@ use crate::clock::Host;
 use crate::config::Settings;
 use crate::error::Refusal;
 use crate::feed::Feed;
-use crate::keys::Keys;
+use crate::keyring::Keyring;
 use crate::metrics::Metrics;
+use crate::oauth::metadata::Metadata;
 use crate::password::PasswordPool;
 use crate::quota::PlanBook;
 use crate::routes::{admin, edge, login, oauth, ops, well_known};
@@ -35,7 +36,7 @@ pub struct App {
     /// What must survive.
     pub store: Store,
     /// What signs.
-    pub keys: Keys,
+    pub keys: Keyring,
     /// What hashes.
     pub passwords: PasswordPool,
     /// What tokens are numbered by.
@@ -44,6 +45,8 @@ pub struct App {
     pub feed: Feed,
     /// What each plan allows.
     pub plans: PlanBook,
+    /// What is published of the issuer.
+    pub metadata: Metadata,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// When each edge was last heard of, since this was last written to the store. Its keys are edges with a credential,
@@ -70,7 +73,11 @@ fn table(metrics: Access) -> Vec<Route> {
         route(Method::POST,   "/oauth2/revoke",                         TokenHolder, oauth::revoke),
         route(Method::GET,    "/.well-known/jwks.json",                 Public,      well_known::jwks),
         route(Method::GET,    "/.well-known/oauth-authorization-server", Public,     well_known::authorization_server),
+        route(Method::GET,    "/.well-known/oauth-authorization-server/{*path}", Public, well_known::authorization_server),
         route(Method::GET,    "/.well-known/openid-configuration",      Public,      well_known::openid_configuration),
+        route(Method::GET,    "/.well-known/openid-configuration/{*path}", Public,   well_known::openid_configuration),
+        route(Method::GET,    "/.well-known/oauth-protected-resource",  Public,      well_known::protected_resource),
+        route(Method::GET,    "/.well-known/oauth-protected-resource/{*path}", Public, well_known::protected_resource),
         route(Method::GET,    "/v1/edge/feed",                          Edge,        edge::feed),
         route(Method::POST,   "/v1/edge/quota",                         Edge,        edge::quota),
         route(Method::POST,   "/v1/admin/users",                        Operator,    admin::add_user),

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{Form, FromRequest, Request};
-use axum::http::request::Parts;
+use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use serde::de::DeserializeOwned;
 use zeroize::Zeroize;
@@ -34,56 +33,15 @@ impl<S: Sync, T: DeserializeOwned, const MAX: usize> FromRequest<S> for Json<T, 
     }
 }
 
-/// The pairs of a form body, none of them twice.
-#[derive(Clone)]
-pub struct FormPairs(Vec<(String, String)>);
-
-// A form may hold a token.
-impl std::fmt::Debug for FormPairs {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("FormPairs(…)")
-    }
-}
-
-impl FormPairs {
-    /// Reads the form.
-    ///
-    /// # Errors
-    /// [`Refusal::Invalid`] when it is no form or a parameter is repeated (RFC 6749 section 3.2).
-    pub async fn read(parts: &Parts, body: Body) -> Result<Self, Refusal> {
-        if !has_media_type(&parts.headers, "application/x-www-form-urlencoded") {
-            return Err(Refusal::Invalid(
-                "content-type: must be application/x-www-form-urlencoded".to_owned(),
-            ));
-        }
-        let bytes = read(body, BODY_BYTES_MAX).await?;
-        let request = Request::from_parts(parts.clone(), Body::from(bytes));
-        let Form(pairs) = Form::<Vec<(String, String)>>::from_request(request, &())
-            .await
-            .map_err(|_| Refusal::Invalid("body: is not a form".to_owned()))?;
-        let mut names: Vec<&str> = pairs.iter().map(|(name, _)| name.as_str()).collect();
-        names.sort_unstable();
-        if names.iter().zip(names.iter().skip(1)).any(|(one, next)| one == next) {
-            return Err(Refusal::Invalid("a parameter is repeated".to_owned()));
-        }
-        Ok(Self(pairs))
-    }
-
-    /// The value called `name`; one that is empty counts as absent (RFC 6749 section 3.2).
-    #[must_use]
-    pub fn value(&self, name: &str) -> Option<&str> {
-        let found = self.0.iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
-    }
-}
-
-fn has_media_type(headers: &HeaderMap, expected: &str) -> bool {
+/// Whether the body is said to be of this media type, whatever its parameters.
+pub(crate) fn has_media_type(headers: &HeaderMap, expected: &str) -> bool {
     let sent = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
     let essence = sent.and_then(|sent| sent.split(';').next()).map(str::trim);
     essence.is_some_and(|essence| essence.eq_ignore_ascii_case(expected))
 }
 
-async fn read(body: Body, bytes_max: usize) -> Result<Bytes, Refusal> {
+/// The whole body, if it is of at most `bytes_max` bytes.
+pub(crate) async fn read(body: Body, bytes_max: usize) -> Result<Bytes, Refusal> {
     match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, bytes_max)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         // Either it is too long or the connection broke, and then nobody reads the answer.
@@ -120,7 +78,7 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
 }
 
 /// Overwrites a body that may have held a password, as far as it is ours alone.
-fn wipe(bytes: Bytes) {
+pub(crate) fn wipe(bytes: Bytes) {
     if let Ok(mut bytes) = bytes.try_into_mut() {
         bytes.as_mut().zeroize();
     }

@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::clock::SystemHost;
 use crate::config::{ConfigError, Flags, LogFormat, LogSettings, Settings};
 use crate::credential::CredentialKind;
-use crate::keys::{KeyError, Keys};
+use crate::keys::KeyError;
 use crate::password::{PASSWORD_BYTES_MAX, Password, PasswordLength};
 use crate::store::StoreError;
 use crate::{OpenError, ServeError, serve};
@@ -260,8 +260,10 @@ pub async fn run(
             Ok(())
         }
         Command::Key(KeyCommand::Anchor) => {
-            let keys = Keys::open(&settings(&flags)?.data_dir, &SystemHost::new())?;
-            Ok(writeln!(output, "{}", keys.trust_anchor())?)
+            let app = open(settings(&flags)?).await?;
+            writeln!(output, "{}", app.keys.trust_anchor())?;
+            app.store.close().await;
+            Ok(())
         }
         Command::Config(ConfigCommand::Check { file }) => check_filter(&file, output),
         Command::Config(ConfigCommand::Show) => {

@@ -18,6 +18,12 @@ pub trait Host: Debug + Send + Sync {
     /// [`EntropyError`] when the machine has none to give; nothing may be made up in its place.
     fn fill(&self, bytes: &mut [u8]) -> Result<(), EntropyError>;
 
+    /// Tells that a step was reached at which a crash would be most awkward. Does nothing, except in tests that end the
+    /// process there.
+    fn reached(&self, step: &'static str) {
+        let _ = step;
+    }
+
     /// The second it is.
     fn seconds(&self) -> UnixSeconds {
         self.now().wall.seconds()

@@ -3,9 +3,12 @@
 //! *What comes in:* a TOML file, the environment and flags. *What goes out:* [`Settings`] whose every value is in range.
 //! *What is lost if this is wrong:* a misspelt key that silently leaves a default in force.
 
+mod database;
 mod document;
+mod keys;
 mod layers;
 mod redis;
+mod session;
 mod throttle;
 
 use std::collections::BTreeMap;
@@ -16,13 +19,20 @@ use std::time::Duration;
 use tollgate_shared::id::{IssuerId, PlanName};
 use tollgate_shared::quota::Plan;
 
+use crate::signing_keys::{ENCRYPTION_KEY_VARIABLE, EncryptionKeys};
+
+pub use database::{DatabaseSettings, SecretUrl};
 pub use document::Document;
+pub use keys::KeySettings;
 pub use redis::{RedisDocument, RedisServers, RedisSettings};
+pub use session::SessionSettings;
 pub use throttle::{ThrottleDocument, ThrottleSettings};
 
 /// The longest life a token can be given, in seconds. Cut-offs last for this long whatever the setting is now, because
 /// another process on the same data may issue under another.
 pub const LIFETIME_SECONDS_MAX: u64 = 86_400;
+/// The longest a session can be allowed to last, in seconds: a year. Cut-offs of sessions last for this long.
+pub const SESSION_SECONDS_MAX: u64 = 366 * 86_400;
 /// Added to every expiry that is computed ahead of its token: clocks that differ, a commit that had to wait.
 pub const SLACK_SECONDS: u64 = 120;
 
@@ -30,6 +40,8 @@ pub const SLACK_SECONDS: u64 = 120;
 pub const ENVIRONMENT_PREFIX: &str = "TOLLGATE_";
 /// Variables of that prefix that are other programs': the edge's credential, and the folder of the test tools.
 pub const FOREIGN_VARIABLES: [&str; 2] = ["TOLLGATE_CREDENTIAL", "TOLLGATE_CACHE"];
+/// Variables of that prefix that are secrets: they are read into [`Settings`] and never into a document that can be printed.
+pub const SECRET_VARIABLES: [&str; 1] = [ENCRYPTION_KEY_VARIABLE];
 
 /// What the issuer is to do. Every value was checked.
 #[derive(Debug, Clone)]
@@ -46,6 +58,8 @@ pub struct Settings {
     pub metrics_public: bool,
     /// Of tokens.
     pub token: TokenSettings,
+    /// Of the keys that sign them.
+    pub keys: KeySettings,
     /// Of passwords.
     pub password: PasswordSettings,
     /// Of the feed.
@@ -56,6 +70,10 @@ pub struct Settings {
     pub default_plan: PlanName,
     /// Of the log.
     pub log: LogSettings,
+    /// Of the databases.
+    pub database: DatabaseSettings,
+    /// Of sessions.
+    pub session: SessionSettings,
     /// Where counters are shared; in this process when `None`.
     pub redis: Option<RedisSettings>,
     /// Of login attempts.
@@ -84,8 +102,10 @@ pub struct PasswordSettings {
     pub parallelism: u32,
     /// Logins that may wait for a worker; more are told to come back.
     pub queue_max: usize,
-    /// Hashes computed at once.
+    /// Hashes computed at once, if there are as many cores and enough memory.
     pub workers: usize,
+    /// What the workers may take together, in MiB.
+    pub memory_max_mib: u32,
 }
 
 /// How the feed answers.
@@ -211,7 +231,17 @@ impl Settings {
         environment: &BTreeMap<String, String>,
         flags: &Flags,
     ) -> Result<Self, ConfigError> {
-        Self::document(file, environment, flags)?.checked().map_err(|fault| fault.at(Source::Combined))
+        let document = Self::document(file, environment, flags)?;
+        let mut settings = document.checked().map_err(|fault| fault.at(Source::Combined))?;
+        if let Some(text) = environment.get(ENCRYPTION_KEY_VARIABLE) {
+            let keys = EncryptionKeys::parse(text).map_err(|fault| ConfigError::Type {
+                key: "keys.encryption_key".to_owned(),
+                problem: fault.to_string(),
+                source_of: Source::Environment(ENCRYPTION_KEY_VARIABLE.to_owned()),
+            })?;
+            settings.keys.encryption_keys = Some(keys);
+        }
+        Ok(settings)
     }
 
     /// The same as [`Settings::load`], as a document that can be printed. There is no secret in it.

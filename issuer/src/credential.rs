@@ -14,8 +14,8 @@ use zeroize::Zeroizing;
 
 use crate::clock::{EntropyError, Host, random};
 
-const ID_CHARS: usize = 8;
-const SECRET_CHARS: usize = 32;
+pub(crate) const ID_CHARS: usize = 8;
+pub(crate) const SECRET_CHARS: usize = 32;
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// Whom a credential is for.
@@ -54,6 +54,12 @@ impl SecretDigest {
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
         bytes.try_into().ok().map(Self)
+    }
+
+    /// The digest of a secret.
+    #[must_use]
+    pub fn of(secret: &[u8]) -> Self {
+        Self(Sha256::digest(secret).into())
     }
 
     /// Its bytes.
@@ -136,7 +142,7 @@ impl fmt::Debug for NewCredential {
 }
 
 /// `N` characters of base62, each equally likely: bytes beyond the largest multiple of 62 are drawn again.
-fn base62<const N: usize>(host: &dyn Host) -> Result<Zeroizing<String>, EntropyError> {
+pub(crate) fn base62<const N: usize>(host: &dyn Host) -> Result<Zeroizing<String>, EntropyError> {
     let mut text = Zeroizing::new(String::with_capacity(N));
     while text.len() < N {
         let bytes = Zeroizing::new(random::<64>(host)?);

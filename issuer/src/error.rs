@@ -1,6 +1,6 @@
 //! Decides what a failure looks like from outside: the one table from [`Refusal`] to status, problem type and title.
 //!
-//! Answers are RFC 9457 problems, and OAuth errors on `/oauth2/…`. Three kinds of fault never mix: what the client did
+//! Answers are RFC 9457 problems; those of `/oauth2/…` are in [`crate::oauth::error`]. Three kinds of fault never mix: what the client did
 //! (4xx), what we cannot do now (503), and what is our defect (500), whose cause goes to the log and nowhere else.
 
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
@@ -13,9 +13,9 @@ use crate::quota::BatchFault;
 use crate::store::StoreError;
 
 /// How long a client is asked to wait when the password queue is full, in seconds.
-const BUSY_RETRY_SECONDS: &str = "2";
+pub(crate) const BUSY_RETRY_SECONDS: u64 = 2;
 /// How long a client is asked to wait when the store does not answer, in seconds.
-const UNAVAILABLE_RETRY_SECONDS: &str = "5";
+pub(crate) const UNAVAILABLE_RETRY_SECONDS: u64 = 5;
 
 /// Why a request is not answered as it wished.
 #[derive(Debug)]
@@ -44,6 +44,8 @@ pub enum Refusal {
     BodyTimeout,
     /// Something of this name exists.
     Exists,
+    /// It was changed since the client read it.
+    Changed,
     /// A later batch of this spender was applied already.
     StaleSequence,
     /// Too many logins at once.
@@ -81,6 +83,7 @@ impl Refusal {
             Self::TooLarge => row(StatusCode::PAYLOAD_TOO_LARGE, BLANK, "Content Too Large"),
             Self::BodyTimeout => row(StatusCode::REQUEST_TIMEOUT, BLANK, "Request Timeout"),
             Self::Exists => row(StatusCode::CONFLICT, BLANK, "Exists already"),
+            Self::Changed => row(StatusCode::PRECONDITION_FAILED, BLANK, "Was changed in the meantime"),
             Self::StaleSequence => row(
                 StatusCode::CONFLICT,
                 "urn:tollgate:problem#stale-sequence",
@@ -92,11 +95,13 @@ impl Refusal {
         }
     }
 
-    fn extra_header(&self) -> Option<(HeaderName, &'static str)> {
+    fn extra_header(&self) -> Option<(HeaderName, HeaderValue)> {
         match self {
-            Self::Login | Self::Credential => Some((header::WWW_AUTHENTICATE, "Bearer realm=\"tollgate\"")),
-            Self::Busy => Some((header::RETRY_AFTER, BUSY_RETRY_SECONDS)),
-            Self::Unavailable => Some((header::RETRY_AFTER, UNAVAILABLE_RETRY_SECONDS)),
+            Self::Login | Self::Credential => {
+                Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tollgate\"")))
+            }
+            Self::Busy => Some((header::RETRY_AFTER, BUSY_RETRY_SECONDS.into())),
+            Self::Unavailable => Some((header::RETRY_AFTER, UNAVAILABLE_RETRY_SECONDS.into())),
             Self::Invalid(_)
             | Self::Scope
             | Self::CredentialKind
@@ -107,34 +112,10 @@ impl Refusal {
             | Self::TooLarge
             | Self::BodyTimeout
             | Self::Exists
+            | Self::Changed
             | Self::StaleSequence
             | Self::Internal => None,
         }
-    }
-
-    /// The refusal as `/oauth2/…` gives it (RFC 6749 section 5.2).
-    #[must_use]
-    pub fn into_oauth(self) -> Response {
-        let error = match &self {
-            Self::Login | Self::Credential => "invalid_client",
-            Self::Scope => "invalid_scope",
-            Self::CredentialKind | Self::OtherEdge => "unauthorized_client",
-            Self::Invalid(_)
-            | Self::NotFound
-            | Self::Method
-            | Self::MediaType
-            | Self::TooLarge
-            | Self::BodyTimeout
-            | Self::Exists
-            | Self::StaleSequence => "invalid_request",
-            Self::Busy | Self::Unavailable => "temporarily_unavailable",
-            Self::Internal => "server_error",
-        };
-        let mut body = json!({ "error": error });
-        if let (Self::Invalid(detail), Some(members)) = (&self, body.as_object_mut()) {
-            members.insert("error_description".to_owned(), detail.as_str().into());
-        }
-        self.respond("application/json", &body)
     }
 
     fn respond(&self, media_type: &'static str, body: &serde_json::Value) -> Response {
@@ -143,7 +124,7 @@ impl Refusal {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some((name, value)) = self.extra_header() {
-            headers.insert(name, HeaderValue::from_static(value));
+            headers.insert(name, value);
         }
         response
     }
@@ -165,7 +146,8 @@ impl From<StoreError> for Refusal {
         match error {
             StoreError::Exists => Self::Exists,
             StoreError::Missing => Self::NotFound,
-            StoreError::Database(_) | StoreError::NoBlocks => {
+            StoreError::Changed => Self::Changed,
+            StoreError::Database(_) | StoreError::Timeout | StoreError::Moving | StoreError::NoBlocks => {
                 tracing::error!(%error, "store failed");
                 Self::Unavailable
             }
@@ -182,7 +164,7 @@ impl From<PasswordError> for Refusal {
     fn from(error: PasswordError) -> Self {
         match error {
             PasswordError::Busy => Self::Busy,
-            PasswordError::Hash | PasswordError::Entropy(_) => defect(&error),
+            PasswordError::Hash | PasswordError::Entropy(_) | PasswordError::Thread(_) => defect(&error),
         }
     }
 }

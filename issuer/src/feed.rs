@@ -149,6 +149,17 @@ impl Feed {
         Ok(position)
     }
 
+    /// Publishes the revocations that were decided with a change of a user. When this returns, they are on disk in the log.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was not published is published later.
+    pub async fn publish_outbox(&self) -> Result<(), StoreError> {
+        if let Some(position) = self.store.publish_outbox(&*self.host).await? {
+            self.reached(position);
+        }
+        Ok(())
+    }
+
     /// The answer to a poll, encoded and signed by `key`, and the position that the edge has after it.
     ///
     /// # Errors

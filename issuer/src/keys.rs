@@ -1,8 +1,7 @@
-//! Guards the two private keys: the one that signs tokens and the one that signs the feed.
+//! Guards the files that hold secrets: whoever else could read one may have done so.
 //!
-//! *What comes in:* two files of one seed each. *What goes out:* keys that can sign and cannot be printed. *What an
-//! attacker gains if this is wrong:* every identity there is. So a file that others may read is refused, not mended: who
-//! could read it may have done so.
+//! *What comes in:* files of one secret each. *What goes out:* what is in them, if only their owner could read it. *What an
+//! attacker gains if this is wrong:* every identity there is. So a file that others may read is refused, not mended.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -10,29 +9,12 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use base64ct::{Base64UrlUnpadded, Encoding};
-use sha2::{Digest, Sha256};
-use tollgate_shared::token::{KeySet, KeySetError, SigningKey};
 use zeroize::Zeroizing;
 
 use crate::clock::{EntropyError, Host, random};
 
-const SIGNING_KEY_FILE: &str = "signing.key";
-const FEED_KEY_FILE: &str = "feed.key";
-
-/// The private keys, and what is published of them.
-#[derive(Debug)]
-pub struct Keys {
-    /// Signs tokens.
-    pub signing: SigningKey,
-    /// Signs the feed.
-    pub feed: SigningKey,
-    /// The JWK Set with the keys that verify tokens.
-    pub jwks: String,
-    /// The entity tag of that set, quoted.
-    pub jwks_etag: String,
-    /// The same set, to verify with.
-    pub verifying: KeySet,
-}
+pub(crate) const SIGNING_KEY_FILE: &str = "signing.key";
+pub(crate) const FEED_KEY_FILE: &str = "feed.key";
 
 /// Why the keys or their folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -63,67 +45,46 @@ pub enum KeyError {
     /// A new key could not be made.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
-    /// The published set is not one that verifiers accept.
-    #[error("own key set: {0}")]
-    Published(#[from] KeySetError),
 }
 
-impl Keys {
-    /// The keys of this folder, which are made if they are not there.
-    ///
-    /// # Errors
-    /// [`KeyError`] names the file.
-    pub fn open(data_dir: &Path, host: &dyn Host) -> Result<Self, KeyError> {
-        create_private_dir(data_dir)?;
-        let signing = open_key(&data_dir.join(SIGNING_KEY_FILE), host)?;
-        let feed = open_key(&data_dir.join(FEED_KEY_FILE), host)?;
-        let jwks = serde_json::json!({ "keys": [signing.public_jwk()] }).to_string();
-        let (verifying, _) = KeySet::from_jwks(jwks.as_bytes())?;
-        let jwks_etag = format!("\"{}\"", Base64UrlUnpadded::encode_string(&Sha256::digest(&jwks)));
-        Ok(Self { signing, feed, jwks, jwks_etag, verifying })
-    }
-
-    /// The feed key's public half in base64url, with which filters are configured.
-    #[must_use]
-    pub fn trust_anchor(&self) -> String {
-        Base64UrlUnpadded::encode_string(&self.feed.public_bytes())
-    }
-}
-
-fn create_private_dir(path: &Path) -> Result<(), KeyError> {
+/// Makes a folder that only its owner may look into, unless it is there.
+pub(crate) fn create_private_dir(path: &Path) -> Result<(), KeyError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| at(path, error))
 }
 
-/// Reads the key in `path`. If there is none, one is made; of two processes that do so at once, the first one's stays.
-fn open_key(path: &Path, host: &dyn Host) -> Result<SigningKey, KeyError> {
-    match read_key(path) {
+/// What is in the file of a secret. If there is none, 32 random bytes are put there; of two processes that do so at once, the
+/// first one's stay.
+pub(crate) fn read_or_make_secret(path: &Path, host: &dyn Host) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    match read_private(path) {
         Err(KeyError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
-            let seed = Zeroizing::new(random::<32>(host)?);
-            let text = Zeroizing::new(Base64UrlUnpadded::encode_string(seed.as_slice()) + "\n");
+            let secret = Zeroizing::new(random::<32>(host)?);
+            let text = Zeroizing::new(Base64UrlUnpadded::encode_string(secret.as_slice()) + "\n");
             match write_private(path, text.as_bytes(), Existing::Stays, host) {
                 Err(KeyError::Io { error, .. }) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 other => other?,
             }
-            read_key(path)
+            read_private(path)
         }
         result => result,
     }
 }
 
-fn read_key(path: &Path) -> Result<SigningKey, KeyError> {
+/// What is in a file that only its owner may read.
+pub(crate) fn read_private(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     let mode = fs::metadata(path).map_err(|error| at(path, error))?.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
         return Err(KeyError::Exposed { path: path.to_owned(), mode });
     }
-    let text = Zeroizing::new(fs::read(path).map_err(|error| at(path, error))?);
+    fs::read(path).map(Zeroizing::new).map_err(|error| at(path, error))
+}
+
+/// The 32 bytes that `text`, read from `path`, spells.
+pub(crate) fn read_seed(path: &Path, text: &[u8]) -> Result<Zeroizing<[u8; 32]>, KeyError> {
     let mut seed = Zeroizing::new([0u8; 32]);
-    let malformed = || KeyError::Malformed { path: path.to_owned() };
-    let decoded =
-        Base64UrlUnpadded::decode(text.trim_ascii_end(), seed.as_mut_slice()).map_err(|_| malformed())?;
-    if decoded.len() != 32 {
-        return Err(malformed());
+    match Base64UrlUnpadded::decode(text.trim_ascii_end(), seed.as_mut_slice()) {
+        Ok(decoded) if decoded.len() == 32 => Ok(seed),
+        Ok(_) | Err(_) => Err(KeyError::Malformed { path: path.to_owned() }),
     }
-    Ok(SigningKey::from_seed(&seed))
 }
 
 /// What becomes of a file that is already there.
@@ -168,6 +129,6 @@ pub fn write_private(
     written.map_err(|error| at(path, error))
 }
 
-fn at(path: &Path, error: io::Error) -> KeyError {
+pub(crate) fn at(path: &Path, error: io::Error) -> KeyError {
     KeyError::Io { path: path.to_owned(), error }
 }

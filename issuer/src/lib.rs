@@ -8,43 +8,61 @@
 pub mod access;
 pub mod admin;
 pub mod app;
+pub mod audit;
 pub mod body;
 pub mod breaker;
 pub mod cli;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod credential;
 pub mod error;
 pub mod feed;
+pub mod import;
+pub mod keyring;
 pub mod keys;
+pub mod load;
 pub mod login;
 pub mod metrics;
+pub mod oauth;
 pub mod password;
+pub mod published;
 pub mod quota;
+pub mod refresh;
 mod routes;
 mod server;
+pub mod session;
+pub mod sessions;
+pub mod signing_keys;
 pub mod status;
 pub mod store;
 pub mod throttle;
+pub mod tokens;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
+use tollgate_shared::token::Algorithm;
 
 pub use app::{App, routes};
 pub use server::{ServeError, serve};
 
+use client::Client;
 use clock::Host;
 use config::Settings;
 use feed::Feed;
-use keys::{Existing, KeyError, Keys, write_private};
+use keyring::{Keyring, KeyringError};
+use keys::{Existing, KeyError, create_private_dir, write_private};
 use metrics::Metrics;
+use oauth::metadata::Metadata;
 use password::{PasswordError, PasswordPool};
 use quota::PlanBook;
 use status::StatusIndices;
-use store::{LogEntry, Store, StoreError};
+use store::{LogEntry, Store, StoreError, StorePlace};
 
+/// How long the answer to a request with an idempotency key is kept, in seconds.
+const ANSWERS_SECONDS: u64 = 86_400;
 /// Where the first operator finds the credential.
 const OPERATOR_FILE: &str = "operator.token";
 
@@ -54,6 +72,9 @@ pub enum OpenError {
     /// Its keys.
     #[error(transparent)]
     Keys(#[from] KeyError),
+    /// Its sealed keys.
+    #[error(transparent)]
+    Keyring(#[from] KeyringError),
     /// Its database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -68,8 +89,13 @@ impl App {
     /// # Errors
     /// See [`OpenError`].
     pub async fn open(settings: Settings, host: Arc<dyn Host>) -> Result<Arc<Self>, OpenError> {
-        let keys = Keys::open(&settings.data_dir, &*host)?;
-        let store = Store::open(&settings.data_dir).await?;
+        create_private_dir(&settings.data_dir)?;
+        let place = match settings.database.postgres.clone() {
+            Some((home, shards)) => StorePlace::Postgres { home, shards },
+            None => StorePlace::Folder(settings.data_dir.clone()),
+        };
+        let store = Store::open(&place, settings.database.limits, Arc::clone(&host)).await?;
+        let keys = Keyring::open(&store, &settings, &host).await?;
         let operator_file = settings.data_dir.join(OPERATOR_FILE);
         store
             .add_first_operator(&*host, |credential| {
@@ -77,6 +103,9 @@ impl App {
                 Ok(write_private(&operator_file, line.as_bytes(), Existing::IsReplaced, &*host)?)
             })
             .await?;
+        if let Some(client) = Client::first_party(settings.default_plan.as_str()) {
+            store.ensure_client(&client, host.seconds()).await?;
+        }
         let metrics = Arc::new(Metrics::default());
         let (closing, closing_seen) = watch::channel(false);
         let feed =
@@ -86,6 +115,7 @@ impl App {
         let indices = StatusIndices::new(store.clone(), Arc::clone(&host), settings.token.lifetime_seconds);
         let plans =
             PlanBook::new(settings.issuer.clone(), settings.plans.clone(), settings.default_plan.clone());
+        let metadata = Metadata::new(&settings.issuer, &[Algorithm::EdDsa]);
         let edges_seen = Mutex::new(BTreeMap::new());
         Ok(Arc::new(Self {
             settings,
@@ -96,22 +126,22 @@ impl App {
             indices,
             feed,
             plans,
+            metadata,
             metrics,
             edges_seen,
             closing,
         }))
     }
 
-    /// Tells the edges of keys and plans that differ from what they were told. Only who serves does this: a command may
+    /// Tells the edges of plans that differ from what they were told. Only who serves does this: a command may
     /// run with other settings.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn publish(&self) -> Result<(), StoreError> {
-        for entry in [LogEntry::Keys(self.keys.jwks.clone()), LogEntry::Plans(self.plans.to_json())] {
-            if let Some(position) = self.store.log_if_changed(&entry, self.host.seconds()).await? {
-                self.feed.reached(position);
-            }
+        let plans = LogEntry::Plans(self.plans.to_json());
+        if let Some(position) = self.store.log_if_changed(&plans, self.host.seconds()).await? {
+            self.feed.reached(position);
         }
         Ok(())
     }
@@ -138,6 +168,9 @@ impl App {
         self.store.prune_feed_log(now.seconds()).await?;
         self.store.prune_quota(now.seconds()).await?;
         self.store.prune_sessions(now.seconds()).await?;
+        self.store.prune_cutoffs(now.seconds()).await?;
+        self.store.prune_once(now.seconds().minus(ANSWERS_SECONDS), now.seconds()).await?;
+        self.store.prepare_parts(now.seconds()).await?;
         Ok(())
     }
 }

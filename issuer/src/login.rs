@@ -1,15 +1,13 @@
 //! Decides what a login is worth: a token for who knows the password, and the same answer for everybody else.
 
-use base64ct::{Base64UrlUnpadded, Encoding};
-use tollgate_shared::revocation::list_uri;
-use tollgate_shared::token::{AccessToken, IssueError, IssuedStatus};
+use zeroize::Zeroizing;
 
 use crate::app::App;
-use crate::clock::{EntropyError, random, random_below};
-use crate::credential::new_id;
-use crate::password::{Password, PasswordError};
-use crate::status::TakenIndex;
-use crate::store::{NewSession, StartedSession, StoreError, User};
+use crate::clock::EntropyError;
+use crate::oauth::scope::{ScopeError, Scopes};
+use crate::password::{Password, PasswordError, Rehash, StoredHash, Verdict};
+use crate::sessions::{SessionError, SessionStart, SessionTokens};
+use crate::store::{StoreError, User, UserRecord};
 
 /// What a login asks for, checked for length.
 #[derive(Debug)]
@@ -26,15 +24,13 @@ pub struct LoginRequest {
     pub device: Option<String>,
 }
 
-/// A token and whom it is for.
+/// The tokens of a session that just began, and whom they are for.
 pub struct Login {
-    /// The token.
-    pub access_token: String,
-    /// How long it lives, in seconds.
-    pub expires_in: u64,
-    /// What it is good for.
-    pub scope: String,
-    /// Whom it speaks for.
+    /// The tokens.
+    pub tokens: SessionTokens,
+    /// What the device is known by from now on.
+    pub device_token: Zeroizing<String>,
+    /// Whom the tokens speak for.
     pub user: User,
 }
 
@@ -51,8 +47,8 @@ pub enum LoginError {
     #[error("username or password is wrong")]
     Refused,
     /// The user may not have one of the scopes.
-    #[error("scope is not the user's")]
-    Scope,
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
     /// The password could not be checked.
     #[error(transparent)]
     Password(#[from] PasswordError),
@@ -62,88 +58,52 @@ pub enum LoginError {
     /// No random bytes.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
-    /// The token could not be written.
+    /// The session could not be started.
     #[error(transparent)]
-    Issue(#[from] IssueError),
+    Session(#[from] SessionError),
 }
 
 impl App {
-    /// Logs a user in: checks the password, starts a session and issues a token.
+    /// Logs a user in: checks the password, starts a session and issues its tokens.
     ///
     /// # Errors
     /// See [`LoginError`].
     pub async fn log_in(&self, request: LoginRequest) -> Result<Login, LoginError> {
         let LoginRequest { username, password, client, scope, device } = request;
-        let (user, stored) = match self.store.user_named(&username).await? {
-            Some(found) => (Some(found.user), Some(found.password_hash)),
-            None => (None, None),
-        };
-        let right = self.passwords.verify(password, stored).await?;
+        let found = self.store.user_named(&username).await?;
+        let stored = found.as_ref().and_then(|found| {
+            let parsed = StoredHash::parse(&found.password_hash);
+            // Whoever's it is gets the answer of a user that does not exist, after the same work.
+            parsed.inspect_err(|error| tracing::error!(%error, "a stored password hash")).ok()
+        });
+        let verified = self.passwords.verify(&password, stored).await?;
+        let right = verified.right == Verdict::Right;
         // Only now, after the same work for everybody.
-        let user = user.filter(|user| right && !user.disabled).ok_or(LoginError::Refused)?;
-        let scope = granted_scope(scope.as_deref(), &user.scopes)?;
-        let id = new_id("s_", &*self.host)?;
-        let TakenIndex { index, expires_at_max } = self.indices.next().await?;
-        let session = NewSession {
-            id: &id,
+        let found = found.filter(|found| right && !found.user.disabled).ok_or(LoginError::Refused)?;
+        if verified.needs_rehash == Rehash::Needed {
+            self.rehash(&found, &password).await?;
+        }
+        let UserRecord { user, password_changed_at, .. } = found;
+        let scope = Scopes::granted(scope.as_deref(), &self.scopes_of(&user).await?)?.to_string();
+        let start = SessionStart {
             user: &user,
+            password_changed_at,
             client: &client,
             device: device.as_deref(),
-            scope: &scope,
-            issuer: self.settings.issuer.as_str(),
-            index,
-            lifetime_seconds: self.lifetime_seconds()?,
-            expires_at_max,
+            scope,
         };
-        let started = self.store.start_session(&session, &*self.host).await?;
-        let dates = started.ok_or(LoginError::Refused)?;
-        let access_token = self.issue(&session, dates)?;
-        let StartedSession { issued_at, expires_at } = dates;
-        Ok(Login { access_token, expires_in: expires_at.0.saturating_sub(issued_at.0), scope, user })
+        let (tokens, device_token) = self.start_session(start).await?.ok_or(LoginError::Refused)?;
+        Ok(Login { tokens, device_token, user })
     }
 
-    fn issue(&self, session: &NewSession<'_>, dates: StartedSession) -> Result<String, LoginError> {
-        let StartedSession { issued_at, expires_at } = dates;
-        let (list, bit) = session.index.list_and_bit();
-        let uri = list_uri(session.issuer, list);
-        let token_id = Base64UrlUnpadded::encode_string(&random::<16>(&*self.host)?);
-        let token = AccessToken {
-            issuer: session.issuer,
-            subject: &session.user.id,
-            audience: &self.settings.audience,
-            client: session.client,
-            token_id: &token_id,
-            issued_at,
-            expires_at,
-            scope: session.scope,
-            roles: &session.user.roles,
-            tenant: session.user.tenant.as_deref(),
-            plan: &session.user.plan,
-            session: session.id,
-            status: IssuedStatus::new(bit, &uri),
-        };
-        Ok(self.keys.signing.issue(token)?)
-    }
-
-    /// A life, shortened at random so that tokens of one moment do not all end in one.
-    fn lifetime_seconds(&self) -> Result<u64, EntropyError> {
-        let whole = self.settings.token.lifetime_seconds;
-        let jitter = whole * self.settings.token.jitter_percent / 100;
-        Ok(whole - random_below(&*self.host, jitter + 1)?)
-    }
-}
-
-/// The scopes that are asked for, if the user has them all.
-fn granted_scope(asked: Option<&str>, scopes: &[String]) -> Result<String, LoginError> {
-    let Some(asked) = asked else { return Ok(scopes.join(" ")) };
-    let mut granted: Vec<&str> = Vec::new();
-    for scope in asked.split(' ').filter(|scope| !scope.is_empty()) {
-        if !scopes.iter().any(|known| known == scope) {
-            return Err(LoginError::Scope);
+    /// Hashes a password again that was right, by the parameters of now. One of all replicas does, once; for the others
+    /// the old hash is as good for now.
+    async fn rehash(&self, found: &UserRecord, password: &Password) -> Result<(), LoginError> {
+        let UserRecord { user, password_hash, .. } = found;
+        if self.store.claim_rehash(&user.id, password_hash, self.host.seconds()).await? {
+            let better = self.passwords.rehash(password).await?;
+            self.store.rehash(&user.id, password_hash, &better).await?;
         }
-        if !granted.contains(&scope) {
-            granted.push(scope);
-        }
+        Ok(())
     }
-    Ok(granted.join(" "))
 }

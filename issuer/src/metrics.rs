@@ -49,6 +49,8 @@ pub struct Metrics {
     login_seconds: Histogram,
     password_waiting: Gauge,
     password_wait_seconds: Histogram,
+    password_running: Gauge,
+    password_workers: Gauge,
     revocations: Family<OneLabel, Counter>,
     feed_answers: Family<OneLabel, Counter>,
     polls_open: Gauge,
@@ -77,6 +79,8 @@ impl Default for Metrics {
             login_seconds: seconds(),
             password_waiting: Gauge::default(),
             password_wait_seconds: seconds(),
+            password_running: Gauge::default(),
+            password_workers: Gauge::default(),
             revocations: Family::default(),
             feed_answers: Family::default(),
             polls_open: Gauge::default(),
@@ -114,6 +118,16 @@ impl Metrics {
             "Time that logins waited for a worker",
             Unit::Seconds,
             self.password_wait_seconds.clone(),
+        );
+        registry.register(
+            "password_hashes_running",
+            "Password hashes that are being computed",
+            self.password_running.clone(),
+        );
+        registry.register(
+            "password_workers",
+            "Password hashes that can be computed at once",
+            self.password_workers.clone(),
         );
         registry.register("revocations", "Revocations, by dimension", self.revocations.clone());
         registry.register("feed_answers", "Answers to polls of the feed, by kind", self.feed_answers.clone());
@@ -180,6 +194,16 @@ impl Metrics {
         self.password_wait_seconds.observe(seconds(millis));
     }
 
+    /// Counts a hash as being computed until the guard is dropped.
+    pub(crate) fn password_hash_started(&self) -> RunningHash {
+        self.password_running.inc();
+        RunningHash(self.password_running.clone())
+    }
+
+    pub(crate) fn password_workers(&self, workers: usize) {
+        self.password_workers.set(i64::try_from(workers).unwrap_or(i64::MAX));
+    }
+
     pub(crate) fn revoked(&self, dimension: Dimension) {
         self.revocations.get_or_create(&[("dimension", dimension.name())]).inc();
     }
@@ -213,6 +237,16 @@ impl Metrics {
     pub(crate) fn request(&self, route: &str, status: u16) {
         let labels = [("route", route.to_owned()), ("status", status.to_string())];
         self.requests.get_or_create(&labels).inc();
+    }
+}
+
+/// A password hash that is being computed.
+#[derive(Debug)]
+pub(crate) struct RunningHash(Gauge);
+
+impl Drop for RunningHash {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

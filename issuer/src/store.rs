@@ -1,54 +1,89 @@
 //! Guards what must survive: every write is one transaction that is on disk before anybody is told of it.
 //!
-//! There is one writer at a time, in this process and in all others on the same file: each write begins with
-//! `BEGIN IMMEDIATE`. Feed positions are assigned inside such a transaction, so their order is the order of commits and
+//! The *home* database has what there is one of: the feed's log, clients, rights, keys, quota, audit, the directory of
+//! names. *Shards* have what belongs to users. With SQLite, and with one Postgres, home is also the one shard.
+//!
+//! Feed positions are assigned under a lock that is held until the commit, so their order is the order of commits and
 //! nobody who has seen a position can miss a lower one.
 
+mod audit;
 mod blocks;
+mod clients;
 mod credentials;
+mod cutoffs;
+mod database;
 mod feed_log;
 mod feed_read;
 mod meta;
+mod once;
+mod outbox;
 mod quota;
 pub mod redis;
+mod refresh;
+mod rights;
+mod session_writes;
+mod sessions;
+mod shard_move;
+mod shards;
+mod signing_keys;
+mod user_changes;
 mod users;
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
-
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Sqlite, SqlitePool, Transaction};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 pub use blocks::TakenBlock;
 pub use credentials::{EdgeRecord, EdgeSeen, StoredCredential};
+pub use cutoffs::{CutOff, CutOffKeys, Reach};
+pub use database::{DatabaseLimits, Flavour};
 pub use feed_log::{LogEntry, Logged, RevocationOrder};
 pub use feed_read::{FeedRead, LogPart};
+pub use once::{KeptAnswer, KnownKey};
 pub use quota::AppliedBatch;
-pub use users::{NewSession, NewUser, StartedSession, User};
+pub use refresh::{Exchange, KnownRefresh, Presented, Rotation};
+pub use rights::{Revision, Role, Tenant};
+pub use session_writes::SESSIONS_MAX;
+pub use sessions::{EndReason, NewSession, SessionRecord, StartedSession, TokenLife};
+pub use shard_move::SlotMove;
+pub use shards::slot_of;
+pub use signing_keys::KeyChange;
+pub use users::{NewUser, User, UserChange, UserRecord};
+
+use crate::clock::Host;
+use database::Database;
+use shards::Shards;
 
 const DATABASE_FILE: &str = "tollgate.sqlite3";
-/// How long a transaction waits for another process to finish its own.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-const READERS_MAX: u32 = 8;
 
-/// The database.
+/// Where the databases are.
+#[derive(Debug, Clone)]
+pub enum StorePlace {
+    /// In this folder.
+    Folder(PathBuf),
+    /// At these URLs: home, and the shards when there are others. A shard keeps its place in the list for good.
+    Postgres {
+        /// The home database.
+        home: crate::config::SecretUrl,
+        /// The shards beyond home, which is shard 0.
+        shards: Vec<crate::config::SecretUrl>,
+    },
+}
+
+/// The databases.
 #[derive(Debug, Clone)]
 pub struct Store {
-    /// One connection: writers of this process queue here, in order, and not in SQLite's busy loop.
-    writer: SqlitePool,
-    readers: SqlitePool,
+    home: Database,
+    shards: Arc<Shards>,
 }
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The file cannot be opened.
-    #[error("{}: {error}", path.display())]
+    /// A database cannot be opened.
+    #[error("{place}: {error}")]
     Open {
-        /// Which file.
-        path: PathBuf,
+        /// Which one, without its password.
+        place: String,
         /// Why.
         #[source]
         error: sqlx::Error,
@@ -59,6 +94,9 @@ pub enum StoreError {
     /// A statement failed.
     #[error("database: {0}")]
     Database(#[from] sqlx::Error),
+    /// An operation took longer than it may. Whether it was done is not known.
+    #[error("database: no answer in time")]
+    Timeout,
     /// A row holds what we never write.
     #[error("database: {0} is not what was written there")]
     Corrupt(&'static str),
@@ -68,9 +106,15 @@ pub enum StoreError {
     /// There is nothing of this name.
     #[error("does not exist")]
     Missing,
+    /// It was changed since it was read.
+    #[error("was changed in the meantime")]
+    Changed,
     /// All blocks of status indices are in use.
     #[error("no status indices left")]
     NoBlocks,
+    /// The user's slot is being moved to another database.
+    #[error("the user is being moved to another database")]
+    Moving,
     /// A random value could not be drawn.
     #[error(transparent)]
     Entropy(#[from] crate::clock::EntropyError),
@@ -80,66 +124,62 @@ pub enum StoreError {
 }
 
 impl Store {
-    /// The database in this folder, with the schema of this version.
+    /// Opens the databases, with the schema of this version.
     ///
     /// # Errors
     /// [`StoreError::Open`] and [`StoreError::Schema`].
-    pub async fn open(data_dir: &Path) -> Result<Self, StoreError> {
-        let path = data_dir.join(DATABASE_FILE);
-        // SQLite would make it, and the log beside it, readable by all; there are password hashes in it.
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|error| StoreError::Open { path: path.clone(), error: error.into() })?;
-        let options = SqliteConnectOptions::new()
-            .filename(&path)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .busy_timeout(BUSY_TIMEOUT)
-            .foreign_keys(true);
-        let opened = |error| StoreError::Open { path: path.clone(), error };
-        let writer = SqlitePoolOptions::new()
-            .max_connections(1)
-            .connect_with(options.clone())
-            .await
-            .map_err(opened)?;
-        sqlx::migrate!("./migrations").run(&writer).await?;
-        let readers = SqlitePoolOptions::new()
-            .max_connections(READERS_MAX)
-            .connect_with(options)
-            .await
-            .map_err(opened)?;
-        Ok(Self { writer, readers })
+    pub async fn open(
+        place: &StorePlace,
+        limits: DatabaseLimits,
+        host: Arc<dyn Host>,
+    ) -> Result<Self, StoreError> {
+        let (home, others) = match place {
+            StorePlace::Folder(folder) => {
+                (Database::open_sqlite(&folder.join(DATABASE_FILE), limits, host).await?, Vec::new())
+            }
+            StorePlace::Postgres { home, shards } => {
+                let place = home.to_string();
+                let first = Database::open_postgres(home.expose(), &place, limits, Arc::clone(&host)).await?;
+                let mut others = Vec::with_capacity(shards.len());
+                for url in shards {
+                    let place = url.to_string();
+                    others.push(
+                        Database::open_postgres(url.expose(), &place, limits, Arc::clone(&host)).await?,
+                    );
+                }
+                (first, others)
+            }
+        };
+        let shards = Shards::open(home.clone(), others).await?;
+        Ok(Self { home, shards: Arc::new(shards) })
     }
 
-    /// Whether the database answers.
+    /// Whether every database answers.
     ///
     /// # Errors
-    /// [`StoreError::Database`] when it does not.
+    /// [`StoreError`] of the first that does not.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT 1 FROM meta LIMIT 1").fetch_optional(&self.readers).await?;
+        for database in self.shards.all() {
+            database.ping().await?;
+        }
         Ok(())
     }
 
-    /// Closes the database, so that the last process leaves no write-ahead log behind.
+    /// Closes the databases, so that the last process leaves no write-ahead log behind.
     pub async fn close(&self) {
-        self.readers.close().await;
-        self.writer.close().await;
+        for database in self.shards.all() {
+            database.close().await;
+        }
     }
 
-    async fn write(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?)
-    }
-
-    /// A transaction that sees the database as of its first statement.
-    async fn read(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
-        Ok(self.readers.begin().await?)
+    /// Which database the home one is.
+    #[must_use]
+    pub fn flavour(&self) -> Flavour {
+        self.home.flavour()
     }
 }
 
-/// SQLite's integers are signed. Counts saturate there, as they do in memory.
+/// The databases' integers are signed. Counts saturate there, as they do in memory.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
@@ -152,4 +192,13 @@ fn unsigned(number: i64) -> u64 {
 fn exists(error: sqlx::Error) -> StoreError {
     let taken = error.as_database_error().is_some_and(|cause| cause.is_unique_violation());
     if taken { StoreError::Exists } else { StoreError::Database(error) }
+}
+
+/// A list as it is kept: a JSON array of strings.
+fn list_to_json(list: &[String]) -> String {
+    serde_json::Value::from(list).to_string()
+}
+
+fn list_from_json(text: &str, column: &'static str) -> Result<Vec<String>, StoreError> {
+    serde_json::from_str(text).map_err(|_| StoreError::Corrupt(column))
 }

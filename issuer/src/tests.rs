@@ -3,6 +3,7 @@
 mod access;
 mod feed;
 mod login;
+mod oauth;
 mod quota;
 mod settings;
 
@@ -81,8 +82,14 @@ impl Answer {
 fn settings(folder: &Path) -> Settings {
     let flags = Flags { data_dir: Some(folder.to_owned()), ..Flags::default() };
     let settings = Settings::load(None, &BTreeMap::new(), &flags).unwrap();
-    let password =
-        PasswordSettings { memory_kib: 8, iterations: 1, parallelism: 1, queue_max: 8, workers: 2 };
+    let password = PasswordSettings {
+        memory_kib: 8,
+        iterations: 1,
+        parallelism: 1,
+        queue_max: 8,
+        workers: 2,
+        memory_max_mib: 1,
+    };
     Settings { password, ..settings }
 }
 

@@ -199,7 +199,7 @@ impl Conversation {
                 roles: &spec.roles,
                 tenant: spec.tenant.as_deref(),
                 plan: "free",
-                session: spec.sid.as_deref().unwrap_or("s1"),
+                session: Some(spec.sid.as_deref().unwrap_or("s1")),
                 status: IssuedStatus::new(spec.index, &uri),
             };
             let key = if spec.by_next_key { &origin.next_key } else { &origin.key };

@@ -10,6 +10,7 @@ pub mod envoy;
 pub mod eventually;
 pub mod evidence;
 pub mod fault_proxy;
+pub mod foreign;
 pub mod issuer;
 pub mod module;
 pub mod postgres_server;

@@ -111,7 +111,7 @@ fn the_cache_of_verified_tokens_is_bounded_and_a_full_one_still_admits() {
             roles: &[],
             tenant: None,
             plan: "free",
-            session: "s",
+            session: Some("s"),
             status: IssuedStatus::new(0, "https://i/v1/status/0"),
         };
         let value = format!("Bearer {}", key.issue(token).unwrap());

@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 use tollgate_shared::id::{IssuerId, PlanName};
 use tollgate_shared::quota::{PLANS_MAX, Plan};
 
+use super::database::DatabaseDocument;
+use super::keys::KeysDocument;
 use super::redis::RedisDocument;
+use super::session::SessionDocument;
 use super::throttle::ThrottleDocument;
 use super::{
     ConfigError, FeedSettings, LIFETIME_SECONDS_MAX, LogFormat, LogSettings, PasswordSettings, Settings,
@@ -27,9 +30,12 @@ pub struct Document {
     pub metrics_public: bool,
     pub default_plan: String,
     pub token: TokenDocument,
+    pub keys: KeysDocument,
     pub password: PasswordDocument,
     pub feed: FeedDocument,
     pub log: LogDocument,
+    pub database: DatabaseDocument,
+    pub session: SessionDocument,
     pub redis: RedisDocument,
     pub throttle: ThrottleDocument,
     pub plans: Vec<PlanDocument>,
@@ -52,6 +58,7 @@ pub struct PasswordDocument {
     pub parallelism: u32,
     pub queue_max: usize,
     pub workers: usize,
+    pub memory_max_mib: u32,
 }
 
 /// `[feed]`
@@ -93,9 +100,12 @@ impl Default for Document {
             metrics_public: false,
             default_plan: "free".to_owned(),
             token: TokenDocument::default(),
+            keys: KeysDocument::default(),
             password: PasswordDocument::default(),
             feed: FeedDocument::default(),
             log: LogDocument::default(),
+            database: DatabaseDocument::default(),
+            session: SessionDocument::default(),
             redis: RedisDocument::default(),
             throttle: ThrottleDocument::default(),
             plans: Plan::defaults().into_iter().map(plan).collect(),
@@ -118,6 +128,7 @@ impl Default for PasswordDocument {
             parallelism: 1,
             queue_max: 64,
             workers: cores.min(WORKERS_MAX),
+            memory_max_mib: 256,
         }
     }
 }
@@ -149,6 +160,11 @@ impl OutOfRange {
         ConfigError::Range { key, expected, source_of }
     }
 
+    /// It is wrong only together with another setting.
+    pub(super) fn relating(self) -> Self {
+        Self { relation: true, ..self }
+    }
+
     pub(super) fn is_relation(self) -> bool {
         self.relation
     }
@@ -167,9 +183,12 @@ impl Document {
             metrics_public,
             default_plan,
             token,
+            keys,
             password,
             feed,
             log,
+            database,
+            session,
             redis,
             throttle,
             plans,
@@ -186,21 +205,30 @@ impl Document {
             data_dir: data_dir.clone(),
             metrics_public: *metrics_public,
             token: token.checked()?,
+            keys: keys.checked()?,
             password: password.checked()?,
             feed: feed.checked()?,
             default_plan: PlanName::new(default_plan)
                 .ok_or_else(|| fault("default_plan", "1 to 255 bytes long"))?,
             plans,
             log: log.checked()?,
+            database: database.checked()?,
+            session: session.checked()?,
             redis: redis.checked()?,
             throttle: throttle.checked()?,
             ready_file: None,
         };
         // Last, so that a relation is reported only when every value is right by itself.
+        let PasswordSettings { memory_kib, memory_max_mib, .. } = settings.password;
+        if u64::from(memory_kib) > u64::from(memory_max_mib) * 1024 {
+            let (key, expected) = ("password.memory_max_mib", "enough for one hash of password.memory_kib");
+            return Err(OutOfRange { key, expected, relation: true });
+        }
+        settings.keys.fits(settings.token)?;
         if settings.plans.iter().any(|plan| plan.name == settings.default_plan) {
             Ok(settings)
         } else {
-            Err(OutOfRange { key: "default_plan", expected: "the name of one of `plans`", relation: true })
+            Err(relation("default_plan", "the name of one of `plans`"))
         }
     }
 }
@@ -220,14 +248,15 @@ impl TokenDocument {
 
 impl PasswordDocument {
     fn checked(&self) -> Result<PasswordSettings, OutOfRange> {
-        let Self { memory_kib, iterations, parallelism, queue_max, workers } = *self;
+        let Self { memory_kib, iterations, parallelism, queue_max, workers, memory_max_mib } = *self;
         within((8..=1_048_576).contains(&memory_kib), "password.memory_kib", "8 to 1048576")?;
         within((1..=64).contains(&iterations), "password.iterations", "1 to 64")?;
         let lanes = (1..=16).contains(&parallelism) && memory_kib / 8 >= parallelism;
         within(lanes, "password.parallelism", "1 to 16, and at most an eighth of password.memory_kib")?;
         within(queue_max <= 100_000, "password.queue_max", "0 to 100000")?;
         within((1..=WORKERS_MAX).contains(&workers), "password.workers", "1 to 256")?;
-        Ok(PasswordSettings { memory_kib, iterations, parallelism, queue_max, workers })
+        within((1..=1_048_576).contains(&memory_max_mib), "password.memory_max_mib", "1 to 1048576")?;
+        Ok(PasswordSettings { memory_kib, iterations, parallelism, queue_max, workers, memory_max_mib })
     }
 }
 
@@ -289,7 +318,12 @@ pub(super) fn fault(key: &'static str, expected: &'static str) -> OutOfRange {
     OutOfRange { key, expected, relation: false }
 }
 
+/// A value that is right by itself, but not with the others.
+pub(super) fn relation(key: &'static str, expected: &'static str) -> OutOfRange {
+    OutOfRange { key, expected, relation: true }
+}
+
 /// Like [`within`], for what can be wrong only together with another setting.
-pub(super) fn relation(holds: bool, key: &'static str, expected: &'static str) -> Result<(), OutOfRange> {
+pub(super) fn related(holds: bool, key: &'static str, expected: &'static str) -> Result<(), OutOfRange> {
     if holds { Ok(()) } else { Err(OutOfRange { key, expected, relation: true }) }
 }

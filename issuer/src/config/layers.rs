@@ -5,7 +5,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::{ConfigError, Document, ENVIRONMENT_PREFIX, FOREIGN_VARIABLES, Flags, Source};
+use super::{ConfigError, Document, ENVIRONMENT_PREFIX, FOREIGN_VARIABLES, Flags, SECRET_VARIABLES, Source};
 
 /// Some of the settings, from one place.
 struct Layer {
@@ -26,7 +26,7 @@ pub(super) fn combined(
         layers.push(file_layer(path)?);
     }
     for (name, text) in environment {
-        if FOREIGN_VARIABLES.contains(&name.as_str()) {
+        if FOREIGN_VARIABLES.contains(&name.as_str()) || SECRET_VARIABLES.contains(&name.as_str()) {
             continue;
         }
         if let Some(rest) = name.strip_prefix(ENVIRONMENT_PREFIX) {

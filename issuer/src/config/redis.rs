@@ -10,7 +10,7 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroizing;
 
-use super::document::{OutOfRange, fault, relation, within};
+use super::document::{OutOfRange, fault, related, within};
 use crate::breaker::BreakerSettings;
 
 /// Where counters are shared.
@@ -105,11 +105,11 @@ impl RedisDocument {
         let servers = match (mode.as_str(), one) {
             (_, None) if several.is_empty() => return Ok(None),
             (SINGLE, Some(one)) => {
-                relation(several.is_empty(), "redis.urls", "empty when redis.mode is \"single\"")?;
+                related(several.is_empty(), "redis.urls", "empty when redis.mode is \"single\"")?;
                 RedisServers::Single(one)
             }
             (SENTINEL, Some(primary)) => {
-                relation(!several.is_empty(), "redis.urls", "the sentinels when redis.mode is \"sentinel\"")?;
+                related(!several.is_empty(), "redis.urls", "the sentinels when redis.mode is \"sentinel\"")?;
                 let (ConnectionAddr::Tcp(service, _) | ConnectionAddr::TcpTls { host: service, .. }) =
                     primary.addr()
                 else {
@@ -120,11 +120,11 @@ impl RedisDocument {
             }
             (CLUSTER, None) => RedisServers::Cluster(several),
             (CLUSTER, Some(_)) => {
-                relation(false, "redis.url", "empty when redis.mode is \"cluster\"")?;
+                related(false, "redis.url", "empty when redis.mode is \"cluster\"")?;
                 return Ok(None);
             }
             (_, _) => {
-                relation(false, "redis.url", "a server unless redis.mode is \"cluster\"")?;
+                related(false, "redis.url", "a server unless redis.mode is \"cluster\"")?;
                 return Ok(None);
             }
         };

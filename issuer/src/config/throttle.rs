@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::document::{OutOfRange, relation, within};
+use super::document::{OutOfRange, related, within};
 use crate::throttle::{Distinct, Excess, Ladder, Rate};
 
 /// How many logins may be tried, and what failures cost.
@@ -126,7 +126,7 @@ impl ThrottleDocument {
         // NIST SP 800-63B allows no more than a hundred.
         within((1..=100).contains(&account_failures_max), "throttle.account_failures_max", "1 to 100")?;
         within((1..=WEEK_SECONDS).contains(&lock_seconds), "throttle.lock_seconds", "1 to 604800")?;
-        relation(
+        related(
             account_failures <= account_failures_max,
             "throttle.account_failures",
             "at most throttle.account_failures_max",
@@ -160,7 +160,7 @@ impl ThrottleDocument {
         within(accounts(spraying_total_accounts), "throttle.spraying_total_accounts", ACCOUNTS)?;
         // One more than the limit is kept, and all of them must have room.
         let most = spraying_address_accounts.max(spraying_network_accounts).max(spraying_total_accounts);
-        relation(
+        related(
             usize::try_from(most).is_ok_and(|most| most < self.entries_max),
             "throttle.entries_max",
             "above each of throttle.spraying_…_accounts",

@@ -130,9 +130,11 @@ pub(crate) async fn revoke(
 impl From<OrderError> for Refusal {
     fn from(error: OrderError) -> Self {
         match error {
-            OrderError::Name(_) | OrderError::TooMany(_) | OrderError::Plan | OrderError::Dimension => {
-                Self::Invalid(error.to_string())
-            }
+            OrderError::Name(_)
+            | OrderError::TooMany(_)
+            | OrderError::Plan
+            | OrderError::Dimension
+            | OrderError::Refused(_) => Self::Invalid(error.to_string()),
             OrderError::Password(error) => error.into(),
             OrderError::Store(error) => error.into(),
             OrderError::Entropy(_) => defect(&error),

@@ -11,13 +11,13 @@ use serde_json::json;
 use super::{bounded, json};
 use crate::app::App;
 use crate::body::Json;
+use crate::client::FIRST_PARTY;
 use crate::error::{Refusal, defect};
 use crate::login::{Login, LoginError, LoginRequest};
 use crate::metrics::LoginOutcome;
 use crate::password::{Password, TypedPassword};
+use crate::sessions::{SessionError, SessionTokens};
 
-/// The client that a login is for when it names none.
-const FIRST_PARTY: &str = "first-party";
 /// The longest `scope`, in bytes.
 const SCOPE_BYTES_MAX: usize = 4096;
 
@@ -51,6 +51,7 @@ pub(crate) async fn login(State(app): State<Arc<App>>, body: Result<Json<LoginBo
             | Refusal::TooLarge
             | Refusal::BodyTimeout
             | Refusal::Exists
+            | Refusal::Changed
             | Refusal::StaleSequence,
         ) => LoginOutcome::Malformed,
     };
@@ -70,13 +71,16 @@ async fn answer(app: &App, body: Result<Json<LoginBody>, Refusal>) -> Result<Res
         return Err(Refusal::Invalid(format!("scope: must be at most {SCOPE_BYTES_MAX} bytes long")));
     }
     let password = Password::new(password.0)?;
-    let Login { access_token, expires_in, scope, user } =
+    let Login { tokens, device_token, user } =
         app.log_in(LoginRequest { username, password, client, scope, device }).await?;
+    let SessionTokens { access_token, expires_in, scope, refresh_token } = tokens;
     let body = json!({
         "access_token": access_token,
         "token_type": "Bearer",
         "expires_in": expires_in,
         "scope": scope,
+        "refresh_token": refresh_token.as_str(),
+        "device_token": device_token.as_str(),
         "user": { "id": user.id, "username": user.username, "plan": user.plan },
     });
     Ok(json(StatusCode::OK, &body))
@@ -86,10 +90,11 @@ impl From<LoginError> for Refusal {
     fn from(error: LoginError) -> Self {
         match error {
             LoginError::Refused => Self::Login,
-            LoginError::Scope => Self::Scope,
+            LoginError::Scope(_) => Self::Scope,
             LoginError::Password(error) => error.into(),
             LoginError::Store(error) => error.into(),
-            LoginError::Entropy(_) | LoginError::Issue(_) => defect(&error),
+            LoginError::Session(SessionError::Store(error)) => error.into(),
+            LoginError::Session(_) | LoginError::Entropy(_) => defect(&error),
         }
     }
 }

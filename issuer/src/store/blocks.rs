@@ -3,6 +3,7 @@
 use tollgate_shared::revocation::{BLOCK_INDICES, RETENTION_SECONDS};
 use tollgate_shared::time::UnixSeconds;
 
+use super::database::Lock;
 use super::feed_log::{Row, append};
 use super::{Store, StoreError, signed};
 
@@ -33,12 +34,14 @@ impl Store {
         now: UnixSeconds,
         expires_at: UnixSeconds,
     ) -> Result<TakenBlock, StoreError> {
-        let mut write = self.write().await?;
+        self.home
+            .run(move || async move {
+        let mut write = self.home.write(&[Lock::Feed]).await?;
         let next: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(block) + 1, 0) FROM status_blocks")
             .fetch_one(&mut *write)
             .await?;
         let number = if next < BLOCKS_MAX {
-            sqlx::query("INSERT INTO status_blocks (block, taken_at, expires_at) VALUES (?, ?, ?)")
+            sqlx::query("INSERT INTO status_blocks (block, taken_at, expires_at) VALUES ($1, $2, $3)")
                 .bind(next)
                 .bind(signed(now.0))
                 .bind(signed(expires_at.0))
@@ -47,8 +50,8 @@ impl Store {
             next
         } else {
             let forgotten = now.minus(2 * RETENTION_SECONDS);
-            let oldest = "UPDATE status_blocks SET taken_at = ?, expires_at = ? WHERE block = \
-                          (SELECT block FROM status_blocks WHERE expires_at < ? ORDER BY expires_at, block LIMIT 1) \
+            let oldest = "UPDATE status_blocks SET taken_at = $1, expires_at = $2 WHERE block = \
+                          (SELECT block FROM status_blocks WHERE expires_at < $3 ORDER BY expires_at, block LIMIT 1) \
                           RETURNING block";
             let number: i64 = sqlx::query_scalar(oldest)
                 .bind(signed(now.0))
@@ -60,7 +63,7 @@ impl Store {
             // Before the rows go: the next position follows from the highest one there is.
             append(&mut write, Row::reuse(expires_at, now)).await?;
             let first = number * i64::from(BLOCK_INDICES);
-            sqlx::query("DELETE FROM feed_log WHERE kind = 'index' AND status_index BETWEEN ? AND ?")
+            sqlx::query("DELETE FROM feed_log WHERE kind = 'index' AND status_index BETWEEN $1 AND $2")
                 .bind(first)
                 .bind(first + i64::from(BLOCK_INDICES) - 1)
                 .execute(&mut *write)
@@ -70,5 +73,7 @@ impl Store {
         write.commit().await?;
         let number = u16::try_from(number).map_err(|_| StoreError::Corrupt("status_blocks.block"))?;
         Ok(TakenBlock { number, expires_at })
+            })
+            .await
     }
 }

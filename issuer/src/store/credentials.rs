@@ -4,6 +4,7 @@ use sqlx::Row as _;
 use tollgate_shared::revocation::Position;
 use tollgate_shared::time::UnixSeconds;
 
+use super::database::{Lock, Tx};
 use super::{Store, StoreError, exists, signed, unsigned};
 use crate::clock::Host;
 use crate::credential::{CredentialKind, NewCredential, SecretDigest};
@@ -48,11 +49,15 @@ impl Store {
         name: &str,
         host: &dyn Host,
     ) -> Result<NewCredential, StoreError> {
-        let credential = NewCredential::generate(kind, host)?;
-        let mut write = self.write().await?;
-        insert(&mut write, kind, name, &credential, host.seconds()).await?;
-        write.commit().await?;
-        Ok(credential)
+        self.home
+            .run(move || async move {
+                let credential = NewCredential::generate(kind, host)?;
+                let mut write = self.home.write(&[Lock::Meta]).await?;
+                insert(&mut write, kind, name, &credential, host.seconds()).await?;
+                write.commit().await?;
+                Ok(credential)
+            })
+            .await
     }
 
     /// Makes the first operator's credential, if there has never been one. `keep` puts it where the operator finds it,
@@ -63,19 +68,26 @@ impl Store {
     pub async fn add_first_operator(
         &self,
         host: &dyn Host,
-        keep: impl FnOnce(&NewCredential) -> Result<(), StoreError> + Send,
+        keep: impl Fn(&NewCredential) -> Result<(), StoreError> + Send + Sync,
     ) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        let operators: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM credentials WHERE kind = 'operator'")
-            .fetch_one(&mut *write)
-            .await?;
-        if operators == 0 {
-            let credential = NewCredential::generate(CredentialKind::Operator, host)?;
-            keep(&credential)?;
-            insert(&mut write, CredentialKind::Operator, "first", &credential, host.seconds()).await?;
-        }
-        write.commit().await?;
-        Ok(())
+        let keep = &keep;
+        self.home
+            .run(move || async move {
+                let mut write = self.home.write(&[Lock::Meta]).await?;
+                let operators: i64 =
+                    sqlx::query_scalar("SELECT COUNT(*) FROM credentials WHERE kind = 'operator'")
+                        .fetch_one(&mut *write)
+                        .await?;
+                if operators == 0 {
+                    let credential = NewCredential::generate(CredentialKind::Operator, host)?;
+                    keep(&credential)?;
+                    insert(&mut write, CredentialKind::Operator, "first", &credential, host.seconds())
+                        .await?;
+                }
+                write.commit().await?;
+                Ok(())
+            })
+            .await
     }
 
     /// The credential in force with this public id.
@@ -87,17 +99,21 @@ impl Store {
         kind: CredentialKind,
         id: &str,
     ) -> Result<Option<StoredCredential>, StoreError> {
-        let row = sqlx::query(
-            "SELECT name, digest FROM credentials WHERE id = ? AND kind = ? AND withdrawn_at IS NULL",
+        self.home
+            .run(move || async move {
+                let row = sqlx::query(
+            "SELECT name, digest FROM credentials WHERE id = $1 AND kind = $2 AND withdrawn_at IS NULL",
         )
         .bind(id)
         .bind(kind.name())
-        .fetch_optional(&self.readers)
+        .fetch_optional(self.home.readers())
         .await?;
-        let Some(row) = row else { return Ok(None) };
-        let digest = SecretDigest::from_bytes(row.try_get("digest")?);
-        let digest = digest.ok_or(StoreError::Corrupt("credentials.digest"))?;
-        Ok(Some(StoredCredential { name: row.try_get("name")?, digest }))
+                let Some(row) = row else { return Ok(None) };
+                let digest = SecretDigest::from_bytes(row.try_get("digest")?);
+                let digest = digest.ok_or(StoreError::Corrupt("credentials.digest"))?;
+                Ok(Some(StoredCredential { name: row.try_get("name")?, digest }))
+            })
+            .await
     }
 
     /// Withdraws the credential of `name`.
@@ -110,17 +126,21 @@ impl Store {
         name: &str,
         now: UnixSeconds,
     ) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        let withdrawn = sqlx::query(
-            "UPDATE credentials SET withdrawn_at = ? WHERE kind = ? AND name = ? AND withdrawn_at IS NULL",
+        self.home
+            .run(move || async move {
+                let mut write = self.home.write(&[Lock::Meta]).await?;
+                let withdrawn = sqlx::query(
+            "UPDATE credentials SET withdrawn_at = $1 WHERE kind = $2 AND name = $3 AND withdrawn_at IS NULL",
         )
         .bind(signed(now.0))
         .bind(kind.name())
         .bind(name)
         .execute(&mut *write)
         .await?;
-        write.commit().await?;
-        if withdrawn.rows_affected() == 0 { Err(StoreError::Missing) } else { Ok(()) }
+                write.commit().await?;
+                if withdrawn.rows_affected() == 0 { Err(StoreError::Missing) } else { Ok(()) }
+            })
+            .await
     }
 
     /// All edges with a credential in force, by name.
@@ -128,11 +148,13 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn edges(&self) -> Result<Vec<EdgeRecord>, StoreError> {
+        self.home
+            .run(move || async move {
         let rows = sqlx::query(
             "SELECT name, created_at, seen_at, position FROM credentials LEFT JOIN edge_activity ON edge = name \
              WHERE kind = 'edge' AND withdrawn_at IS NULL ORDER BY name",
         )
-        .fetch_all(&self.readers)
+        .fetch_all(self.home.readers())
         .await?;
         let mut edges = Vec::with_capacity(rows.len());
         for row in rows {
@@ -150,6 +172,8 @@ impl Store {
             });
         }
         Ok(edges)
+            })
+            .await
     }
 
     /// Keeps when edges were last heard of, in one transaction for all of them.
@@ -157,10 +181,12 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn keep_edges_seen(&self, seen: &[(String, EdgeSeen)]) -> Result<(), StoreError> {
-        let mut write = self.write().await?;
-        for (edge, EdgeSeen { at, position }) in seen {
-            sqlx::query(
-                "INSERT INTO edge_activity (edge, seen_at, position) VALUES (?, ?, ?) ON CONFLICT (edge) \
+        self.home
+            .run(move || async move {
+                let mut write = self.home.write(&[Lock::Meta]).await?;
+                for (edge, EdgeSeen { at, position }) in seen {
+                    sqlx::query(
+                "INSERT INTO edge_activity (edge, seen_at, position) VALUES ($1, $2, $3) ON CONFLICT (edge) \
                  DO UPDATE SET seen_at = excluded.seen_at, position = excluded.position",
             )
             .bind(edge)
@@ -168,20 +194,22 @@ impl Store {
             .bind(signed(position.0))
             .execute(&mut *write)
             .await?;
-        }
-        write.commit().await?;
-        Ok(())
+                }
+                write.commit().await?;
+                Ok(())
+            })
+            .await
     }
 }
 
 async fn insert(
-    write: &mut sqlx::Transaction<'static, sqlx::Sqlite>,
+    write: &mut Tx,
     kind: CredentialKind,
     name: &str,
     credential: &NewCredential,
     now: UnixSeconds,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO credentials (id, kind, name, digest, created_at) VALUES (?, ?, ?, ?, ?)")
+    sqlx::query("INSERT INTO credentials (id, kind, name, digest, created_at) VALUES ($1, $2, $3, $4, $5)")
         .bind(&credential.id)
         .bind(kind.name())
         .bind(name)

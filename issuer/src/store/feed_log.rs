@@ -1,12 +1,13 @@
 //! Keeps the feed's history: appends to it in commit order.
 
-use sqlx::{Sqlite, Transaction};
 use tollgate_shared::revocation::{Dimension, Position, RETENTION_SECONDS, StatusIndex};
 use tollgate_shared::time::UnixSeconds;
 
+use super::cutoffs::{self, Reach};
+use super::database::{Lock, Tx};
 use super::{Store, StoreError, signed, unsigned};
 use crate::clock::Host;
-use crate::config::{LIFETIME_SECONDS_MAX, SLACK_SECONDS};
+use crate::config::{LIFETIME_SECONDS_MAX, SESSION_SECONDS_MAX, SLACK_SECONDS};
 
 /// How long a revoked key stays revoked: longer than anybody keeps it published.
 const KEY_UNTIL_SECONDS: u64 = 10 * 365 * 86_400;
@@ -68,44 +69,40 @@ impl Store {
         actor: &str,
         host: &dyn Host,
     ) -> Result<Logged, StoreError> {
-        let mut write = self.write().await?;
-        // Only now: a login that came before us in the queue has its date, one that comes after will have a later one.
-        let now = host.seconds();
-        let latest = latest_token(&mut write, order).await?;
-        let row = match order {
-            RevocationOrder::Index(index) => {
-                let known: Option<i64> = sqlx::query_scalar(
-                    "SELECT position FROM feed_log WHERE kind = 'index' AND status_index = ?",
-                )
-                .bind(i64::from(index.0))
-                .fetch_optional(&mut *write)
-                .await?;
-                if let Some(position) = known {
-                    return Ok(Logged { position: Position(unsigned(position)), new: false });
-                }
-                let expires_at: i64 =
-                    sqlx::query_scalar("SELECT expires_at FROM status_blocks WHERE block = ?")
-                        .bind(i64::from(index.block()))
-                        .fetch_optional(&mut *write)
-                        .await?
-                        .ok_or(StoreError::Missing)?;
-                Row {
-                    status_index: Some(*index),
-                    ..Row::new("index", UnixSeconds(unsigned(expires_at)), now)
-                }
-            }
-            RevocationOrder::Value { dimension, issuer, value } => Row {
-                dimension: Some(*dimension),
-                issuer: issuer.clone(),
-                value: Some(value.clone()),
-                issued_before: issued_before(*dimension, latest.max(now)),
-                ..Row::new("cutoff", until(*dimension, issuer.as_deref(), now), now)
-            },
+        // Before the lock: a token that is issued from now on is dated by a clock that the cut-off's date is read from too.
+        let latest = self.latest_token(order).await?;
+        self.home
+            .run(move || async move {
+                let mut write = self.home.write(&[Lock::Feed]).await?;
+                let entry = Entry { order, reach: Reach::Sessions, reason, actor };
+                let logged = revoke_in(&mut write, &entry, latest, host.seconds()).await?;
+                write.commit().await?;
+                Ok(logged)
+            })
+            .await
+    }
+
+    /// The date of the latest token that a cut-off is to cover. It may be ahead of the clock, which may have been set back
+    /// since.
+    pub(super) async fn latest_token(&self, order: &RevocationOrder) -> Result<UnixSeconds, StoreError> {
+        let RevocationOrder::Value { dimension, issuer: None, value } = order else {
+            return Ok(UnixSeconds::default());
         };
-        let row = Row { reason: reason.map(str::to_owned), actor: actor.to_owned(), ..row };
-        let position = append(&mut write, row).await?;
-        write.commit().await?;
-        Ok(Logged { position, new: true })
+        let query = match dimension {
+            Dimension::Subject => "SELECT MAX(last_issued_at) FROM sessions WHERE user_id = $1",
+            Dimension::Client => "SELECT MAX(last_issued_at) FROM sessions WHERE client_id = $1",
+            Dimension::Tenant => "SELECT MAX(last_issued_at) FROM sessions WHERE tenant = $1",
+            Dimension::Issuer => "SELECT MAX(last_issued_at) FROM sessions WHERE $1 <> ''",
+            Dimension::Token | Dimension::Session | Dimension::Key => return Ok(UnixSeconds::default()),
+        };
+        let mut latest = UnixSeconds::default();
+        for database in self.shards.all() {
+            let found: Option<i64> = database
+                .run(async || Ok(sqlx::query_scalar(query).bind(value).fetch_one(database.readers()).await?))
+                .await?;
+            latest = latest.max(found.map(|date| UnixSeconds(unsigned(date))).unwrap_or_default());
+        }
+        Ok(latest)
     }
 
     /// Appends this entry, unless the last of its kind says the same.
@@ -117,19 +114,14 @@ impl Store {
         entry: &LogEntry,
         now: UnixSeconds,
     ) -> Result<Option<Position>, StoreError> {
-        let (kind, body) = match entry {
-            LogEntry::Keys(body) => ("keys", body),
-            LogEntry::Plans(body) => ("plans", body),
-        };
-        let mut write = self.write().await?;
-        if last_body(&mut write, kind).await?.as_ref() == Some(body) {
-            return Ok(None);
-        }
-        let row =
-            Row { body: Some(body.clone()), ..Row::new(kind, UnixSeconds(i64::MAX.unsigned_abs()), now) };
-        let position = append(&mut write, row).await?;
-        write.commit().await?;
-        Ok(Some(position))
+        self.home
+            .run(move || async move {
+                let mut write = self.home.write(&[Lock::Feed]).await?;
+                let position = log_if_changed_in(&mut write, entry, now).await?;
+                write.commit().await?;
+                Ok(position)
+            })
+            .await
     }
 
     /// The highest position.
@@ -137,10 +129,14 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn position(&self) -> Result<Position, StoreError> {
-        let position: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(position), 0) FROM feed_log")
-            .fetch_one(&self.readers)
-            .await?;
-        Ok(Position(unsigned(position)))
+        self.home
+            .run(move || async move {
+                let position: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(position), 0) FROM feed_log")
+                    .fetch_one(self.home.readers())
+                    .await?;
+                Ok(Position(unsigned(position)))
+            })
+            .await
     }
 
     /// Removes entries that have concerned no token for so long that no edge holds them. The last entry stays whatever it
@@ -149,47 +145,117 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn prune_feed_log(&self, now: UnixSeconds) -> Result<u64, StoreError> {
-        let mut write = self.write().await?;
-        let removed = sqlx::query(
-            "DELETE FROM feed_log WHERE kind IN ('index', 'cutoff') AND until < ? \
+        self.home
+            .run(move || async move {
+                let mut write = self.home.write(&[Lock::Feed]).await?;
+                let removed = sqlx::query(
+                    "DELETE FROM feed_log WHERE kind IN ('index', 'cutoff') AND until < $1 \
              AND position < (SELECT MAX(position) FROM feed_log)",
-        )
-        .bind(signed(now.minus(2 * RETENTION_SECONDS).0))
-        .execute(&mut *write)
-        .await?;
-        write.commit().await?;
-        Ok(removed.rows_affected())
+                )
+                .bind(signed(now.minus(2 * RETENTION_SECONDS).0))
+                .execute(&mut *write)
+                .await?;
+                write.commit().await?;
+                Ok(removed.rows_affected())
+            })
+            .await
     }
 }
 
-/// The date of the latest token that a cut-off is to cover. It may be ahead of the clock: a login right after an earlier
-/// cut-off dates its token after that, and a clock may have been set back since.
-async fn latest_token(
-    write: &mut Transaction<'_, Sqlite>,
-    order: &RevocationOrder,
-) -> Result<UnixSeconds, StoreError> {
-    let RevocationOrder::Value { dimension, issuer: None, value } = order else {
-        return Ok(UnixSeconds::default());
+/// Appends this entry, unless the last of its kind says the same, in a transaction that has the feed's lock.
+pub(super) async fn log_if_changed_in(
+    write: &mut Tx,
+    entry: &LogEntry,
+    now: UnixSeconds,
+) -> Result<Option<Position>, StoreError> {
+    let (kind, body) = match entry {
+        LogEntry::Keys(body) => ("keys", body),
+        LogEntry::Plans(body) => ("plans", body),
     };
-    let query = match dimension {
-        Dimension::Subject => "SELECT MAX(created_at) FROM sessions WHERE user_id = ?",
-        Dimension::Client => "SELECT MAX(created_at) FROM sessions WHERE client_id = ?",
-        Dimension::Tenant => {
-            "SELECT MAX(sessions.created_at) FROM sessions JOIN users ON users.id = user_id WHERE tenant = ?"
+    if last_body(write, kind).await?.as_ref() == Some(body) {
+        return Ok(None);
+    }
+    let row = Row { body: Some(body.clone()), ..Row::new(kind, UnixSeconds(i64::MAX.unsigned_abs()), now) };
+    append(write, row).await.map(Some)
+}
+
+/// What is to be written to the log.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry<'e> {
+    pub(super) order: &'e RevocationOrder,
+    pub(super) reach: Reach,
+    pub(super) reason: Option<&'e str>,
+    pub(super) actor: &'e str,
+}
+
+/// Revokes within a transaction that has the feed's lock. Tokens dated up to `latest` are covered.
+pub(super) async fn revoke_in(
+    write: &mut Tx,
+    entry: &Entry<'_>,
+    latest: UnixSeconds,
+    now: UnixSeconds,
+) -> Result<Logged, StoreError> {
+    let Entry { order, reach, reason, actor } = *entry;
+    let row = match order {
+        RevocationOrder::Index(index) => {
+            let known: Option<i64> = sqlx::query_scalar(
+                "SELECT position FROM feed_log WHERE kind = 'index' AND status_index = $1",
+            )
+            .bind(i64::from(index.0))
+            .fetch_optional(&mut **write)
+            .await?;
+            if let Some(position) = known {
+                return Ok(Logged { position: Position(unsigned(position)), new: false });
+            }
+            let expires_at: i64 = sqlx::query_scalar("SELECT expires_at FROM status_blocks WHERE block = $1")
+                .bind(i64::from(index.block()))
+                .fetch_optional(&mut **write)
+                .await?
+                .ok_or(StoreError::Missing)?;
+            Row { status_index: Some(*index), ..Row::new("index", UnixSeconds(unsigned(expires_at)), now) }
         }
-        Dimension::Issuer => "SELECT MAX(created_at) FROM sessions WHERE ? IS NOT NULL",
-        Dimension::Token | Dimension::Session | Dimension::Key => return Ok(UnixSeconds::default()),
+        RevocationOrder::Value { dimension, issuer, value } => {
+            let mut before = latest.max(now).plus(1);
+            if issuer.is_none() && outlives_tokens(*dimension) {
+                // What is cut off already stays so. A client's own tokens are in no session: one may be dated right after
+                // the cut-off before this one, and only a later date covers it.
+                let known = cutoffs::issued_before(write, *dimension, value).await?.unwrap_or_default();
+                let past_known = if *dimension == Dimension::Client { known.plus(1) } else { known };
+                before = before.max(past_known);
+                let until = now.plus(SESSION_SECONDS_MAX + SLACK_SECONDS);
+                cutoffs::cut_off(write, *dimension, value, before, reach, until).await?;
+            }
+            Row {
+                dimension: Some(*dimension),
+                issuer: issuer.clone(),
+                value: Some(value.clone()),
+                issued_before: issued_before(*dimension, before),
+                ..Row::new("cutoff", until(*dimension, issuer.as_deref(), now), now)
+            }
+        }
     };
-    let latest: Option<i64> = sqlx::query_scalar(query).bind(value).fetch_one(&mut **write).await?;
-    Ok(latest.map(|date| UnixSeconds(unsigned(date))).unwrap_or_default())
+    let row = Row { reason: reason.map(str::to_owned), actor: actor.to_owned(), ..row };
+    Ok(Logged { position: append(write, row).await?, new: true })
+}
+
+/// Whether sessions and the dates of later tokens depend on it.
+fn outlives_tokens(dimension: Dimension) -> bool {
+    match dimension {
+        Dimension::Subject
+        | Dimension::Client
+        | Dimension::Tenant
+        | Dimension::Issuer
+        | Dimension::Session => true,
+        Dimension::Token | Dimension::Key => false,
+    }
 }
 
 /// A cut-off of everybody's tokens spares those that are issued after it; a session, token or key does not come back.
-fn issued_before(dimension: Dimension, now: UnixSeconds) -> Option<UnixSeconds> {
+fn issued_before(dimension: Dimension, before: UnixSeconds) -> Option<UnixSeconds> {
     match dimension {
-        // One second on, because `iat` is whole seconds and a token of this very second is meant too. Logins know of
-        // this and date their tokens after it.
-        Dimension::Subject | Dimension::Client | Dimension::Tenant | Dimension::Issuer => Some(now.plus(1)),
+        // One second on from now, because `iat` is whole seconds and a token of this very second is meant too. Logins know
+        // of this and date their tokens after it.
+        Dimension::Subject | Dimension::Client | Dimension::Tenant | Dimension::Issuer => Some(before),
         Dimension::Token | Dimension::Session | Dimension::Key => None,
     }
 }
@@ -251,10 +317,7 @@ impl Row {
 }
 
 /// Appends a row at the next position. Only ever called inside a write transaction, of which there is one at a time.
-pub(super) async fn append(
-    write: &mut Transaction<'static, Sqlite>,
-    row: Row,
-) -> Result<Position, StoreError> {
+pub(super) async fn append(write: &mut Tx, row: Row) -> Result<Position, StoreError> {
     let Row {
         kind,
         status_index,
@@ -270,7 +333,7 @@ pub(super) async fn append(
     } = row;
     let position: i64 = sqlx::query_scalar(
         "INSERT INTO feed_log (position, kind, status_index, dimension, issuer, value, issued_before, until, body, \
-         reason, actor, created_at) SELECT COALESCE(MAX(position), 0) + 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ? FROM feed_log \
+         reason, actor, created_at) SELECT COALESCE(MAX(position), 0) + 1, $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 FROM feed_log \
          RETURNING position",
     )
     .bind(kind)
@@ -290,10 +353,7 @@ pub(super) async fn append(
 }
 
 /// The body of the last entry of this kind.
-pub(super) async fn last_body(
-    read: &mut Transaction<'static, Sqlite>,
-    kind: &str,
-) -> Result<Option<String>, StoreError> {
-    let body = sqlx::query_scalar("SELECT body FROM feed_log WHERE kind = ? ORDER BY position DESC LIMIT 1");
+pub(super) async fn last_body(read: &mut Tx, kind: &str) -> Result<Option<String>, StoreError> {
+    let body = sqlx::query_scalar("SELECT body FROM feed_log WHERE kind = $1 ORDER BY position DESC LIMIT 1");
     Ok(body.bind(kind).fetch_optional(&mut **read).await?)
 }

@@ -1,10 +1,11 @@
 //! Reads from the feed's history what an edge lacks, all of it as of one instant.
 
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, Sqlite, Transaction};
+use sqlx::Row as _;
+use sqlx::any::AnyRow;
 use tollgate_shared::revocation::{BlockExpiry, Cutoff, Dimension, Position, RETENTION_SECONDS, StatusIndex};
 use tollgate_shared::time::UnixSeconds;
 
+use super::database::Tx;
 use super::feed_log::last_body;
 use super::{Store, StoreError, signed, unsigned};
 
@@ -37,6 +38,24 @@ pub enum LogPart {
 }
 
 impl Store {
+    /// Whether the token of this index is revoked.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn is_revoked(&self, index: StatusIndex) -> Result<bool, StoreError> {
+        self.home
+            .run(move || async move {
+                let position: Option<i64> = sqlx::query_scalar(
+                    "SELECT position FROM feed_log WHERE kind = 'index' AND status_index = $1",
+                )
+                .bind(i64::from(index.0))
+                .fetch_optional(self.home.readers())
+                .await?;
+                Ok(position.is_some())
+            })
+            .await
+    }
+
     /// What came after `after`; everything still in force at `now` when `after` is `None`, further back than `delta_max`,
     /// ahead of the log, or before numbers were used again.
     ///
@@ -48,34 +67,35 @@ impl Store {
         delta_max: u64,
         now: UnixSeconds,
     ) -> Result<FeedRead, StoreError> {
-        let mut read = self.read().await?;
-        let to: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(position), 0) FROM feed_log")
-            .fetch_one(&mut *read)
-            .await?;
-        let to = Position(unsigned(to));
-        let reused: i64 =
-            sqlx::query_scalar("SELECT COALESCE(MAX(position), 0) FROM feed_log WHERE kind = 'reuse'")
+        self.home
+            .run(move || async move {
+                let mut read = self.home.read().await?;
+                let to: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(position), 0) FROM feed_log")
+                    .fetch_one(&mut *read)
+                    .await?;
+                let to = Position(unsigned(to));
+                let reused: i64 = sqlx::query_scalar(
+                    "SELECT COALESCE(MAX(position), 0) FROM feed_log WHERE kind = 'reuse'",
+                )
                 .fetch_one(&mut *read)
                 .await?;
-        let reused = Position(unsigned(reused));
-        let near = |after: &Position| *after <= to && *after >= reused && to.0 - after.0 <= delta_max;
-        let found = match after.filter(near) {
-            Some(after) => delta(&mut read, after, to).await?,
-            None => snapshot(&mut read, to, now).await?,
-        };
-        read.commit().await?;
-        Ok(found)
+                let reused = Position(unsigned(reused));
+                let near = |after: &Position| *after <= to && *after >= reused && to.0 - after.0 <= delta_max;
+                let found = match after.filter(near) {
+                    Some(after) => delta(&mut read, after, to).await?,
+                    None => snapshot(&mut read, to, now).await?,
+                };
+                read.commit().await?;
+                Ok(found)
+            })
+            .await
     }
 }
 
-async fn delta(
-    read: &mut Transaction<'static, Sqlite>,
-    after: Position,
-    to: Position,
-) -> Result<FeedRead, StoreError> {
+async fn delta(read: &mut Tx, after: Position, to: Position) -> Result<FeedRead, StoreError> {
     let rows = sqlx::query(
         "SELECT kind, status_index, dimension, issuer, value, issued_before, until, body FROM feed_log \
-         WHERE position > ? ORDER BY position",
+         WHERE position > $1 ORDER BY position",
     )
     .bind(signed(after.0))
     .fetch_all(&mut **read)
@@ -87,14 +107,10 @@ async fn delta(
     found.finish(read).await
 }
 
-async fn snapshot(
-    read: &mut Transaction<'static, Sqlite>,
-    to: Position,
-    now: UnixSeconds,
-) -> Result<FeedRead, StoreError> {
+async fn snapshot(read: &mut Tx, to: Position, now: UnixSeconds) -> Result<FeedRead, StoreError> {
     let rows = sqlx::query(
         "SELECT kind, status_index, dimension, issuer, value, issued_before, until, body FROM feed_log \
-         WHERE kind IN ('index', 'cutoff') AND until >= ? ORDER BY position",
+         WHERE kind IN ('index', 'cutoff') AND until >= $1 ORDER BY position",
     )
     .bind(signed(now.minus(RETENTION_SECONDS).0))
     .fetch_all(&mut **read)
@@ -121,7 +137,7 @@ impl FeedRead {
         }
     }
 
-    fn take(&mut self, row: &SqliteRow) -> Result<(), StoreError> {
+    fn take(&mut self, row: &AnyRow) -> Result<(), StoreError> {
         let kind: &str = row.try_get("kind")?;
         match kind {
             "index" => {
@@ -139,7 +155,7 @@ impl FeedRead {
     }
 
     /// Sorts the indices and adds the expiries of the blocks they lie in.
-    async fn finish(mut self, read: &mut Transaction<'static, Sqlite>) -> Result<Self, StoreError> {
+    async fn finish(mut self, read: &mut Tx) -> Result<Self, StoreError> {
         self.indices.sort_unstable();
         let mut last = None;
         for index in &self.indices {
@@ -149,7 +165,7 @@ impl FeedRead {
             }
             last = Some(block);
             let expires_at: Option<i64> =
-                sqlx::query_scalar("SELECT expires_at FROM status_blocks WHERE block = ?")
+                sqlx::query_scalar("SELECT expires_at FROM status_blocks WHERE block = $1")
                     .bind(i64::from(block))
                     .fetch_optional(&mut **read)
                     .await?;
@@ -160,7 +176,7 @@ impl FeedRead {
     }
 }
 
-fn cutoff(row: &SqliteRow) -> Result<Cutoff, StoreError> {
+fn cutoff(row: &AnyRow) -> Result<Cutoff, StoreError> {
     let dimension: &str = row.try_get("dimension")?;
     let issued_before: Option<i64> = row.try_get("issued_before")?;
     let until: i64 = row.try_get("until")?;

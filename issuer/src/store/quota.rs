@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{Row as _, Sqlite, Transaction};
+use sqlx::Row as _;
 use tollgate_shared::quota::allocator::{Account, Allotment, Holding, Terms};
 use tollgate_shared::quota::{Bucket, Plan, Window};
 use tollgate_shared::time::{UnixMillis, UnixSeconds};
 use tollgate_shared::wire::quota::{QuotaAnswer, WireGrant, WireRefusal};
 
+use super::database::{Lock, Tx};
 use super::{Store, StoreError, signed, unsigned};
 use crate::quota::{Batch, PlanBook, UnitCounts};
 
@@ -30,7 +31,7 @@ struct Standing {
 }
 
 struct Books {
-    write: Transaction<'static, Sqlite>,
+    write: Tx,
     edge: String,
     epoch: String,
     open: BTreeMap<(String, Window), Standing>,
@@ -47,53 +48,60 @@ impl Store {
         plans: &PlanBook,
         now: UnixMillis,
     ) -> Result<AppliedBatch, StoreError> {
-        let mut write = self.write().await?;
-        let last = sqlx::query("SELECT sequence, answer FROM quota_answers WHERE edge = ? AND epoch = ?")
-            .bind(batch.edge.as_str())
-            .bind(&batch.epoch)
-            .fetch_optional(&mut *write)
-            .await?;
-        if let Some(last) = last {
-            let sequence: i64 = last.try_get("sequence")?;
-            match signed(batch.sequence).cmp(&sequence) {
-                std::cmp::Ordering::Less => return Ok(AppliedBatch::Stale),
-                std::cmp::Ordering::Equal => return Ok(AppliedBatch::Repeated(last.try_get("answer")?)),
-                std::cmp::Ordering::Greater => {}
-            }
-        }
-        let edge = batch.edge.as_str().to_owned();
-        let mut books = Books { write, edge, epoch: batch.epoch.clone(), open: BTreeMap::new() };
-        let mut counts = UnitCounts::default();
-        for usage in &batch.usage {
-            let at = books.position(&usage.bucket, usage.window).await?;
-            at.account.report(&mut at.holding, usage.allowed, usage.denied);
-            counts.allowed = counts.allowed.saturating_add(usage.allowed);
-            counts.denied = counts.denied.saturating_add(usage.denied);
-        }
-        for given_back in &batch.returns {
-            let at = books.position(&given_back.bucket, given_back.window).await?;
-            at.account.take_back(&mut at.holding, given_back.units);
-        }
-        let mut answer = QuotaAnswer::default();
-        for wanted in &batch.wants {
-            let plan = books.plan(&wanted.bucket, plans).await?;
-            let window = Window::containing(now.seconds(), plan.window_seconds);
-            let ends_at = UnixMillis(window.0.plus(plan.window_seconds).0.saturating_mul(1000));
-            let terms = Terms { limit: plan.limit, now, ends_at };
-            let at = books.position(&wanted.bucket, window).await?;
-            let allotment = at.account.lease(&mut at.holding, wanted.want, terms);
-            counts.granted = counts.granted.saturating_add(note(
-                &mut answer,
-                &wanted.bucket,
-                window,
-                &plan,
-                terms,
-                allotment,
-            ));
-        }
-        let bytes = serde_json::to_vec(&answer).map_err(|_| StoreError::Corrupt("quota answer"))?;
-        books.close(batch.sequence, &bytes, now.seconds()).await?;
-        Ok(AppliedBatch::New(bytes, counts))
+        self.home
+            .run(move || async move {
+                let mut write = self.home.write(&[Lock::Quota]).await?;
+                let last =
+                    sqlx::query("SELECT sequence, answer FROM quota_answers WHERE edge = $1 AND epoch = $2")
+                        .bind(batch.edge.as_str())
+                        .bind(&batch.epoch)
+                        .fetch_optional(&mut *write)
+                        .await?;
+                if let Some(last) = last {
+                    let sequence: i64 = last.try_get("sequence")?;
+                    match signed(batch.sequence).cmp(&sequence) {
+                        std::cmp::Ordering::Less => return Ok(AppliedBatch::Stale),
+                        std::cmp::Ordering::Equal => {
+                            return Ok(AppliedBatch::Repeated(last.try_get("answer")?));
+                        }
+                        std::cmp::Ordering::Greater => {}
+                    }
+                }
+                let edge = batch.edge.as_str().to_owned();
+                let mut books = Books { write, edge, epoch: batch.epoch.clone(), open: BTreeMap::new() };
+                let mut counts = UnitCounts::default();
+                for usage in &batch.usage {
+                    let at = books.position(&usage.bucket, usage.window).await?;
+                    at.account.report(&mut at.holding, usage.allowed, usage.denied);
+                    counts.allowed = counts.allowed.saturating_add(usage.allowed);
+                    counts.denied = counts.denied.saturating_add(usage.denied);
+                }
+                for given_back in &batch.returns {
+                    let at = books.position(&given_back.bucket, given_back.window).await?;
+                    at.account.take_back(&mut at.holding, given_back.units);
+                }
+                let mut answer = QuotaAnswer::default();
+                for wanted in &batch.wants {
+                    let plan = books.plan(&wanted.bucket, plans).await?;
+                    let window = Window::containing(now.seconds(), plan.window_seconds);
+                    let ends_at = UnixMillis(window.0.plus(plan.window_seconds).0.saturating_mul(1000));
+                    let terms = Terms { limit: plan.limit, now, ends_at };
+                    let at = books.position(&wanted.bucket, window).await?;
+                    let allotment = at.account.lease(&mut at.holding, wanted.want, terms);
+                    counts.granted = counts.granted.saturating_add(note(
+                        &mut answer,
+                        &wanted.bucket,
+                        window,
+                        &plan,
+                        terms,
+                        allotment,
+                    ));
+                }
+                let bytes = serde_json::to_vec(&answer).map_err(|_| StoreError::Corrupt("quota answer"))?;
+                books.close(batch.sequence, &bytes, now.seconds()).await?;
+                Ok(AppliedBatch::New(bytes, counts))
+            })
+            .await
     }
 
     /// Removes the shares of windows that ended long ago and the answers of spenders that are gone. Accounts stay: bills
@@ -102,19 +110,24 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn prune_quota(&self, now: UnixSeconds) -> Result<u64, StoreError> {
-        let horizon = signed(now.minus(IDLE_SECONDS_MAX).0);
-        let mut write = self.write().await?;
-        let holdings = sqlx::query("DELETE FROM quota_holdings WHERE touched_at < ? AND window_start < ?")
-            .bind(horizon)
-            .bind(signed(now.minus(WINDOW_AND_IDLE_SECONDS_MAX).0))
-            .execute(&mut *write)
-            .await?;
-        let answers = sqlx::query("DELETE FROM quota_answers WHERE answered_at < ?")
-            .bind(horizon)
-            .execute(&mut *write)
-            .await?;
-        write.commit().await?;
-        Ok(holdings.rows_affected() + answers.rows_affected())
+        self.home
+            .run(move || async move {
+                let horizon = signed(now.minus(IDLE_SECONDS_MAX).0);
+                let mut write = self.home.write(&[Lock::Quota]).await?;
+                let holdings =
+                    sqlx::query("DELETE FROM quota_holdings WHERE touched_at < $1 AND window_start < $2")
+                        .bind(horizon)
+                        .bind(signed(now.minus(WINDOW_AND_IDLE_SECONDS_MAX).0))
+                        .execute(&mut *write)
+                        .await?;
+                let answers = sqlx::query("DELETE FROM quota_answers WHERE answered_at < $1")
+                    .bind(horizon)
+                    .execute(&mut *write)
+                    .await?;
+                write.commit().await?;
+                Ok(holdings.rows_affected() + answers.rows_affected())
+            })
+            .await
     }
 }
 
@@ -183,7 +196,7 @@ impl Books {
     /// The plan that sets the limit of a bucket: that of the user it is of, if it is of one of ours.
     async fn plan(&mut self, bucket: &Bucket, plans: &PlanBook) -> Result<Plan, StoreError> {
         let Some(subject) = plans.own_subject(bucket) else { return Ok(plans.default_plan()) };
-        let plan: Option<String> = sqlx::query_scalar("SELECT plan FROM users WHERE id = ?")
+        let plan: Option<String> = sqlx::query_scalar("SELECT plan FROM users WHERE id = $1")
             .bind(subject)
             .fetch_optional(&mut *self.write)
             .await?;
@@ -195,8 +208,10 @@ impl Books {
             write_account(&mut self.write, bucket, *window, account).await?;
             let Holding { granted, spent, returned } = holding;
             sqlx::query(
-                "INSERT OR REPLACE INTO quota_holdings (bucket, window_start, edge, epoch, granted, spent, returned, \
-                 touched_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO quota_holdings (bucket, window_start, edge, epoch, granted, spent, returned, \
+                 touched_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (bucket, window_start, edge, epoch) \
+                 DO UPDATE SET granted = excluded.granted, spent = excluded.spent, returned = excluded.returned, \
+                 touched_at = excluded.touched_at",
             )
             .bind(bucket)
             .bind(signed(window.0.0))
@@ -210,7 +225,9 @@ impl Books {
             .await?;
         }
         sqlx::query(
-            "INSERT OR REPLACE INTO quota_answers (edge, epoch, sequence, answer, answered_at) VALUES (?, ?, ?, ?, ?)",
+            "INSERT INTO quota_answers (edge, epoch, sequence, answer, answered_at) VALUES ($1, $2, $3, $4, $5) \
+             ON CONFLICT (edge, epoch) DO UPDATE SET sequence = excluded.sequence, answer = excluded.answer, \
+             answered_at = excluded.answered_at",
         )
         .bind(&self.edge)
         .bind(&self.epoch)
@@ -224,14 +241,10 @@ impl Books {
     }
 }
 
-async fn read_account(
-    write: &mut Transaction<'static, Sqlite>,
-    bucket: &str,
-    window: Window,
-) -> Result<Account, StoreError> {
+async fn read_account(write: &mut Tx, bucket: &str, window: Window) -> Result<Account, StoreError> {
     let row = sqlx::query(
         "SELECT granted, returned, allowed, denied, lease_until_ms FROM quota_accounts \
-         WHERE bucket = ? AND window_start = ?",
+         WHERE bucket = $1 AND window_start = $2",
     )
     .bind(bucket)
     .bind(signed(window.0.0))
@@ -248,15 +261,17 @@ async fn read_account(
 }
 
 async fn write_account(
-    write: &mut Transaction<'static, Sqlite>,
+    write: &mut Tx,
     bucket: &str,
     window: Window,
     account: &Account,
 ) -> Result<(), StoreError> {
     let Account { granted, returned, allowed, denied, lease_until } = account;
     sqlx::query(
-        "INSERT OR REPLACE INTO quota_accounts (bucket, window_start, granted, returned, allowed, denied, \
-         lease_until_ms) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO quota_accounts (bucket, window_start, granted, returned, allowed, denied, \
+         lease_until_ms) VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (bucket, window_start) DO UPDATE SET \
+         granted = excluded.granted, returned = excluded.returned, allowed = excluded.allowed, \
+         denied = excluded.denied, lease_until_ms = excluded.lease_until_ms",
     )
     .bind(bucket)
     .bind(signed(window.0.0))
@@ -271,7 +286,7 @@ async fn write_account(
 }
 
 async fn read_holding(
-    write: &mut Transaction<'static, Sqlite>,
+    write: &mut Tx,
     bucket: &str,
     window: Window,
     edge: &str,
@@ -279,7 +294,7 @@ async fn read_holding(
 ) -> Result<Holding, StoreError> {
     let row = sqlx::query(
         "SELECT granted, spent, returned FROM quota_holdings \
-         WHERE bucket = ? AND window_start = ? AND edge = ? AND epoch = ?",
+         WHERE bucket = $1 AND window_start = $2 AND edge = $3 AND epoch = $4",
     )
     .bind(bucket)
     .bind(signed(window.0.0))

@@ -1,14 +1,20 @@
-//! Keeps users and their sessions.
+//! Keeps users: who has which name, in the home database, and everything else where the user's slot is.
 
 use sqlx::Row as _;
-use tollgate_shared::revocation::{RETENTION_SECONDS, StatusIndex};
+use sqlx::any::AnyRow;
 use tollgate_shared::time::UnixSeconds;
 
-use super::{Store, StoreError, exists, signed, unsigned};
+use super::database::{Database, Lock, Tx};
+use super::session_writes::end_all;
+use super::sessions::EndReason;
+use super::shards::slot_of;
+use super::{Store, StoreError, exists, list_from_json, list_to_json, signed, unsigned};
 use crate::clock::Host;
 
-/// A token may be dated this many seconds ahead, to lie after a cut-off of the same second.
-const AHEAD_SECONDS_MAX: u64 = 2;
+/// A name without a user that is older than this was left by a crash, and free.
+const ORPHAN_SECONDS: u64 = 60;
+/// Nobody has this id: looked up when there is no such name, so that the work is the same.
+const NOBODY: &str = "u_nobody";
 
 /// A user, as logins and quotas need them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +27,7 @@ pub struct User {
     pub plan: String,
     /// What the user is.
     pub roles: Vec<String>,
-    /// What the user may ask for.
+    /// What the user may ask for, apart from what the roles permit.
     pub scopes: Vec<String>,
     /// The customer the user belongs to.
     pub tenant: Option<String>,
@@ -34,7 +40,7 @@ pub struct User {
 pub struct NewUser {
     /// Who.
     pub user: User,
-    /// The password's hash, as a PHC string.
+    /// The password's hash, as it is stored.
     pub password_hash: String,
 }
 
@@ -44,165 +50,245 @@ impl std::fmt::Debug for NewUser {
     }
 }
 
-/// A session that is to be, and the token that comes with it.
-#[derive(Debug, Clone)]
-pub struct NewSession<'s> {
-    /// Its id.
-    pub id: &'s str,
-    /// Whose it is.
-    pub user: &'s User,
-    /// To which client the token goes.
-    pub client: &'s str,
-    /// What the client calls its device.
-    pub device: Option<&'s str>,
-    /// What the token is good for.
-    pub scope: &'s str,
-    /// `iss` of the token.
-    pub issuer: &'s str,
-    /// The token's index.
-    pub index: StatusIndex,
-    /// How long the token lives, in seconds.
-    pub lifetime_seconds: u64,
-    /// When the block of its index ends, beyond which the token must not live.
-    pub expires_at_max: UnixSeconds,
+/// A user as it is kept.
+#[derive(Clone, PartialEq, Eq)]
+pub struct UserRecord {
+    /// Who.
+    pub user: User,
+    /// The password's hash, as it is stored.
+    pub password_hash: String,
+    /// When the password was changed last.
+    pub password_changed_at: UnixSeconds,
+    /// Counts the changes.
+    pub version: u64,
+    /// Since when.
+    pub created_at: UnixSeconds,
+    /// Changed last.
+    pub updated_at: UnixSeconds,
 }
 
-/// The dates of a session's token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StartedSession {
-    /// `iat`
-    pub issued_at: UnixSeconds,
-    /// `exp`
-    pub expires_at: UnixSeconds,
+impl std::fmt::Debug for UserRecord {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = formatter.debug_struct("UserRecord");
+        shown.field("user", &self.user).field("version", &self.version).finish_non_exhaustive()
+    }
+}
+
+/// A change of a user: all of what may be changed, as it shall be.
+#[derive(Debug, Clone)]
+pub struct UserChange<'c> {
+    /// The user, under the id and name there is.
+    pub user: &'c User,
+    /// The hash of a new password, if it is changed.
+    pub password_hash: Option<&'c str>,
+    /// Only if this is the version; whatever it is when `None`.
+    pub if_version: Option<u64>,
+    /// Who changes it.
+    pub actor: &'c str,
+}
+
+const SELECT: &str = "SELECT id, username, password_hash, plan, roles, scopes, tenant, disabled, password_changed_at, \
+                      version, created_at, updated_at FROM users WHERE id = $1";
+
+impl UserRecord {
+    fn from_row(row: &AnyRow) -> Result<Self, StoreError> {
+        let date = |name: &str| row.try_get::<i64, _>(name).map(|date| UnixSeconds(unsigned(date)));
+        let (roles, scopes): (String, String) = (row.try_get("roles")?, row.try_get("scopes")?);
+        let disabled: i64 = row.try_get("disabled")?;
+        Ok(Self {
+            user: User {
+                id: row.try_get("id")?,
+                username: row.try_get("username")?,
+                plan: row.try_get("plan")?,
+                roles: list_from_json(&roles, "users.roles")?,
+                scopes: list_from_json(&scopes, "users.scopes")?,
+                tenant: row.try_get("tenant")?,
+                disabled: disabled != 0,
+            },
+            password_hash: row.try_get("password_hash")?,
+            password_changed_at: date("password_changed_at")?,
+            version: unsigned(row.try_get("version")?),
+            created_at: date("created_at")?,
+            updated_at: date("updated_at")?,
+        })
+    }
 }
 
 impl Store {
-    /// Adds a user.
+    /// Adds a user. Who may be called so is settled first, in the home database; a name whose user never came, because of
+    /// a crash, is free again after a minute.
     ///
     /// # Errors
-    /// [`StoreError::Exists`] when there is one of this name.
+    /// [`StoreError::Exists`] when there is one of this name or id.
     pub async fn add_user(&self, new: &NewUser, now: UnixSeconds) -> Result<(), StoreError> {
         let NewUser { user, password_hash } = new;
-        let User { id, username, plan, roles, scopes, tenant, disabled } = user;
-        let mut write = self.write().await?;
-        sqlx::query(
-            "INSERT INTO users (id, username, password_hash, plan, roles, scopes, tenant, disabled, created_at) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(id)
-        .bind(username)
-        .bind(password_hash)
-        .bind(plan)
-        .bind(list_to_json(roles))
-        .bind(list_to_json(scopes))
-        .bind(tenant)
-        .bind(*disabled)
-        .bind(signed(now.0))
-        .execute(&mut *write)
-        .await
-        .map_err(exists)?;
-        write.commit().await?;
-        Ok(())
-    }
-
-    /// The user of this name, and the hash of the password.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn user_named(&self, username: &str) -> Result<Option<NewUser>, StoreError> {
-        let row = sqlx::query(
-            "SELECT id, username, password_hash, plan, roles, scopes, tenant, disabled FROM users WHERE username = ?",
-        )
-        .bind(username)
-        .fetch_optional(&self.readers)
-        .await?;
-        let Some(row) = row else { return Ok(None) };
-        let user = User {
-            id: row.try_get("id")?,
-            username: row.try_get("username")?,
-            plan: row.try_get("plan")?,
-            roles: list_from_json(row.try_get("roles")?)?,
-            scopes: list_from_json(row.try_get("scopes")?)?,
-            tenant: row.try_get("tenant")?,
-            disabled: row.try_get("disabled")?,
-        };
-        Ok(Some(NewUser { user, password_hash: row.try_get("password_hash")? }))
-    }
-
-    /// Removes the sessions whose token expired long ago.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn prune_sessions(&self, now: UnixSeconds) -> Result<u64, StoreError> {
-        let mut write = self.write().await?;
-        let removed = sqlx::query("DELETE FROM sessions WHERE expires_at < ?")
-            .bind(signed(now.minus(2 * RETENTION_SECONDS).0))
+        self.take_name(&user.username, &user.id, now).await?;
+        self.home.host().reached("user.name_taken");
+        let slot = slot_of(&user.id);
+        let operation = move |database: Database| async move {
+            let User { id, username, plan, roles, scopes, tenant, disabled } = user;
+            let mut write = database.write_user(id).await?;
+            sqlx::query(
+                "INSERT INTO users (id, username, password_hash, plan, roles, scopes, tenant, disabled, created_at, \
+                 updated_at, password_changed_at, slot) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $9, $9, $10)",
+            )
+            .bind(id)
+            .bind(username)
+            .bind(password_hash)
+            .bind(plan)
+            .bind(list_to_json(roles))
+            .bind(list_to_json(scopes))
+            .bind(tenant)
+            .bind(i64::from(*disabled))
+            .bind(signed(now.0))
+            .bind(i64::from(slot))
             .execute(&mut *write)
-            .await?;
-        write.commit().await?;
-        Ok(removed.rows_affected())
+            .await
+            .map_err(exists)?;
+            write.commit().await?;
+            Ok(())
+        };
+        self.shards.on_slot(slot, operation).await
     }
 
-    /// Starts a session and dates its token: after every cut-off that would cover it, if that is near. `None` when the
-    /// user was disabled or removed in the meantime.
+    async fn take_name(&self, username: &str, id: &str, now: UnixSeconds) -> Result<(), StoreError> {
+        let holder = self.named(username).await?;
+        let orphan = match &holder {
+            Some((holder, taken_at)) if taken_at.plus(ORPHAN_SECONDS) < now => {
+                if self.user(holder).await?.is_some() {
+                    return Err(StoreError::Exists);
+                }
+                Some(holder.as_str())
+            }
+            Some(_) => return Err(StoreError::Exists),
+            None => None,
+        };
+        self.home
+            .run(move || async move {
+                let mut write = self.home.write(&[Lock::Name(username)]).await?;
+                if let Some(orphan) = orphan {
+                    sqlx::query("DELETE FROM user_names WHERE username = $1 AND user_id = $2")
+                        .bind(username)
+                        .bind(orphan)
+                        .execute(&mut *write)
+                        .await?;
+                }
+                sqlx::query("INSERT INTO user_names (username, user_id, created_at) VALUES ($1, $2, $3)")
+                    .bind(username)
+                    .bind(id)
+                    .bind(signed(now.0))
+                    .execute(&mut *write)
+                    .await
+                    .map_err(exists)?;
+                write.commit().await?;
+                Ok(())
+            })
+            .await
+    }
+
+    async fn named(&self, username: &str) -> Result<Option<(String, UnixSeconds)>, StoreError> {
+        self.home
+            .run(move || async move {
+                let row = sqlx::query("SELECT user_id, created_at FROM user_names WHERE username = $1")
+                    .bind(username)
+                    .fetch_optional(self.home.readers())
+                    .await?;
+                let Some(row) = row else { return Ok(None) };
+                let date: i64 = row.try_get("created_at")?;
+                Ok(Some((row.try_get("user_id")?, UnixSeconds(unsigned(date)))))
+            })
+            .await
+    }
+
+    /// The user of this name. Looks as often in the databases when there is none.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn start_session(
-        &self,
-        session: &NewSession<'_>,
-        host: &dyn Host,
-    ) -> Result<Option<StartedSession>, StoreError> {
-        let NewSession { id, user, client, device, scope, issuer, index, lifetime_seconds, expires_at_max } =
-            session;
-        let mut write = self.write().await?;
-        let enabled: Option<i64> = sqlx::query_scalar("SELECT 1 FROM users WHERE id = ? AND disabled = 0")
-            .bind(&user.id)
-            .fetch_optional(&mut *write)
+    pub async fn user_named(&self, username: &str) -> Result<Option<UserRecord>, StoreError> {
+        let named = self.named(username).await?;
+        let id = named.as_ref().map_or(NOBODY, |(id, _)| id);
+        self.user(id).await
+    }
+
+    /// The user of this id.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn user(&self, id: &str) -> Result<Option<UserRecord>, StoreError> {
+        let slot = slot_of(id);
+        let operation = move |database: Database| async move {
+            let mut read = database.read_slot(slot).await?;
+            user_in(&mut read, id).await
+        };
+        self.shards.on_slot(slot, operation).await
+    }
+
+    /// The users whose names come after `after`, at most `limit` of them, by name.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn users(&self, after: &str, limit: u32) -> Result<Vec<UserRecord>, StoreError> {
+        let ids: Vec<String> = self
+            .home
+            .run(move || async move {
+                let ids = "SELECT user_id FROM user_names WHERE username > $1 ORDER BY username LIMIT $2";
+                let ids = sqlx::query_scalar(ids).bind(after).bind(i64::from(limit));
+                Ok(ids.fetch_all(self.home.readers()).await?)
+            })
             .await?;
-        if enabled.is_none() {
-            return Ok(None);
+        let mut users = Vec::with_capacity(ids.len());
+        for id in ids {
+            users.extend(self.user(&id).await?);
         }
-        // Cut-offs are written under the same lock, so every one that is committed is seen here, and one that is not
-        // yet will be dated after this token.
-        let now = host.seconds();
-        let cut_off: Option<i64> = sqlx::query_scalar(
-            "SELECT MAX(issued_before) FROM feed_log WHERE kind = 'cutoff' AND issuer IS NULL AND \
-             ((dimension = 'subject' AND value = ?) OR (dimension = 'client' AND value = ?) OR \
-             (dimension = 'tenant' AND value = ?) OR (dimension = 'issuer' AND value = ?))",
-        )
-        .bind(&user.id)
-        .bind(client)
-        .bind(&user.tenant)
-        .bind(issuer)
-        .fetch_one(&mut *write)
-        .await?;
-        let after = cut_off.map_or(now, |date| UnixSeconds(unsigned(date)));
-        let issued_at = if after <= now.plus(AHEAD_SECONDS_MAX) { now.max(after) } else { now };
-        let expires_at = issued_at.plus(*lifetime_seconds).min(*expires_at_max);
-        sqlx::query(
-            "INSERT INTO sessions (id, user_id, client_id, device, scope, status_index, created_at, expires_at) \
-             VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        )
-        .bind(id)
-        .bind(&user.id)
-        .bind(client)
-        .bind(device)
-        .bind(scope)
-        .bind(i64::from(index.0))
-        .bind(signed(issued_at.0))
-        .bind(signed(expires_at.0))
-        .execute(&mut *write)
-        .await?;
-        write.commit().await?;
-        Ok(Some(StartedSession { issued_at, expires_at }))
+        Ok(users)
+    }
+
+    /// Deletes a user, ends every session and cuts off every token, which is published when [`Store::publish_outbox`]
+    /// returns. The name is free then.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`], or [`StoreError::Changed`] when this is not the version.
+    pub async fn delete_user(
+        &self,
+        id: &str,
+        if_version: Option<u64>,
+        actor: &str,
+        host: &dyn Host,
+    ) -> Result<User, StoreError> {
+        let operation = move |database: Database| async move {
+            let mut write = database.write_user(id).await?;
+            let known = user_in(&mut write, id).await?.ok_or(StoreError::Missing)?;
+            if if_version.is_some_and(|version| version != known.version) {
+                return Err(StoreError::Changed);
+            }
+            end_all(&mut write, id, EndReason::Deleted, actor, host).await?;
+            for statement in ["DELETE FROM devices WHERE user_id = $1", "DELETE FROM users WHERE id = $1"] {
+                sqlx::query(statement).bind(id).execute(&mut *write).await?;
+            }
+            write.commit().await?;
+            Ok(known.user)
+        };
+        let user = self.shards.on_slot(slot_of(id), operation).await?;
+        host.reached("user.deleted");
+        let username = user.username.as_str();
+        self.home
+            .run(move || async move {
+                let mut write = self.home.write(&[Lock::Name(username)]).await?;
+                sqlx::query("DELETE FROM user_names WHERE username = $1 AND user_id = $2")
+                    .bind(username)
+                    .bind(id)
+                    .execute(&mut *write)
+                    .await?;
+                write.commit().await?;
+                Ok(())
+            })
+            .await?;
+        Ok(user)
     }
 }
 
-fn list_to_json(list: &[String]) -> String {
-    serde_json::Value::from(list).to_string()
-}
-
-fn list_from_json(text: &str) -> Result<Vec<String>, StoreError> {
-    serde_json::from_str(text).map_err(|_| StoreError::Corrupt("users.roles or users.scopes"))
+/// The user of this id, within a transaction.
+pub(super) async fn user_in(transaction: &mut Tx, id: &str) -> Result<Option<UserRecord>, StoreError> {
+    let row = sqlx::query(SELECT).bind(id).fetch_optional(&mut **transaction).await?;
+    row.as_ref().map(UserRecord::from_row).transpose()
 }

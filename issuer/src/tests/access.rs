@@ -52,14 +52,23 @@ async fn every_route_that_is_not_public_refuses_everyone_else() {
         ] {
             let answer = send(credential).await;
             assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{method} {path} {credential:?}");
-            assert!(answer.header(header::WWW_AUTHENTICATE).starts_with("Bearer"), "{method} {path}");
+            // Who comes to an OAuth route with nothing is told how clients authenticate.
+            let basic = access == Access::TokenHolder && credential.is_none();
+            let scheme = if basic { "Basic " } else { "Bearer " };
+            assert!(answer.header(header::WWW_AUTHENTICATE).starts_with(scheme), "{method} {path}");
             if access == Access::TokenHolder {
                 assert_eq!(answer.json(), json!({ "error": "invalid_client" }));
             } else {
                 assert_eq!(answer.header(header::CONTENT_TYPE), "application/problem+json");
             }
         }
-        assert_eq!(send(Some(wrong)).await.status, StatusCode::FORBIDDEN, "{method} {path}");
+        let answer = send(Some(wrong)).await;
+        if access == Access::TokenHolder {
+            assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{method} {path}");
+            assert_eq!(answer.json(), json!({ "error": "unauthorized_client" }));
+        } else {
+            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{method} {path}");
+        }
         let answer = send(Some(right)).await;
         assert!(answer.status.is_success(), "{method} {path}: {}", answer.status);
     }
@@ -76,7 +85,11 @@ fn what_is_public_is_public_on_purpose() {
         (Method::POST, "/v1/login"),
         (Method::GET, "/.well-known/jwks.json"),
         (Method::GET, "/.well-known/oauth-authorization-server"),
+        (Method::GET, "/.well-known/oauth-authorization-server/{*path}"),
         (Method::GET, "/.well-known/openid-configuration"),
+        (Method::GET, "/.well-known/openid-configuration/{*path}"),
+        (Method::GET, "/.well-known/oauth-protected-resource"),
+        (Method::GET, "/.well-known/oauth-protected-resource/{*path}"),
         (Method::GET, "/livez"),
         (Method::GET, "/readyz"),
     ];

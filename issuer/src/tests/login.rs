@@ -15,7 +15,8 @@ fn claims(bench: &Bench, token: &str) -> Claims {
         clock_skew_seconds: 0,
     };
     let token = UntrustedToken::parse(token.as_bytes()).unwrap();
-    let token = token.verify(&bench.app.keys.verifying, &[Algorithm::EdDsa], &RustCrypto).unwrap();
+    let token =
+        token.verify(&bench.app.keys.signing.view().verifying, &[Algorithm::EdDsa], &RustCrypto).unwrap();
     token.live(&rules, bench.host.seconds().plus(2)).unwrap().claims
 }
 
@@ -103,6 +104,50 @@ async fn a_password_is_the_same_however_its_accents_were_typed() {
     bench.post("/v1/admin/users", Some(&bench.operator), &new).await;
     let typed = json!({ "username": "zoe", "password": "cafe\u{301} cre\u{300}me" });
     assert_eq!(bench.post("/v1/login", None, &typed).await.status, StatusCode::OK);
+}
+
+async fn store_hash(bench: &Bench, username: &str, hash: &str) {
+    let database = format!("sqlite://{}", bench.folder.path().join("tollgate.sqlite3").display());
+    let pool = sqlx::SqlitePool::connect(&database).await.unwrap();
+    let update = "UPDATE users SET password_hash = ? WHERE username = ?";
+    let done = sqlx::query(update).bind(hash).bind(username).execute(&pool).await.unwrap();
+    assert_eq!(done.rows_affected(), 1);
+}
+
+#[tokio::test]
+async fn a_hash_that_another_system_made_lets_its_user_in_and_a_corrupt_one_nobody() {
+    let bench = Bench::new().await;
+    bench.user("alice").await;
+    let try_it = async |password: &str| {
+        let body = json!({ "username": "alice", "password": password });
+        let answer = bench.post("/v1/login", None, &body).await;
+        (answer.status, answer.body)
+    };
+    let bcrypt = "$2b$04$EGdrhbKUv8Oc9vGiXX0HQOxSg445d458Muh7DAHskb6QbtCvdxcie";
+    store_hash(&bench, "alice", bcrypt).await;
+    assert_eq!(try_it("correctbatteryhorsestapler").await.0, StatusCode::OK);
+    let wrong = try_it(PASSWORD).await;
+    assert_eq!(wrong.0, StatusCode::UNAUTHORIZED);
+    store_hash(&bench, "alice", "$2b$04$nonsense").await;
+    assert_eq!(try_it("correctbatteryhorsestapler").await, wrong);
+}
+
+#[tokio::test]
+async fn a_common_password_or_one_with_the_username_is_refused_when_it_is_set_and_only_then() {
+    let bench = Bench::new().await;
+    for (password, rule) in [
+        ("Baseball", "password: is one of the most common passwords"),
+        ("xx-gwendolyn-xx", "password: must not contain the username or the service's name"),
+        ("the tollgate is open", "password: must not contain the username or the service's name"),
+        ("\u{e9}\u{e9}\u{e9}\u{e9}", "password: must have at least 8 characters and at most 1024 bytes"),
+    ] {
+        let body = json!({ "username": "Gwendolyn", "password": password });
+        let answer = bench.post("/v1/admin/users", Some(&bench.operator), &body).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST);
+        assert_eq!(answer.json()["detail"], rule);
+        let login = bench.post("/v1/login", None, &body).await;
+        assert_eq!(login.status, StatusCode::UNAUTHORIZED);
+    }
 }
 
 #[tokio::test]

@@ -4,9 +4,12 @@ use std::os::unix::fs::PermissionsExt;
 
 use clap::Parser;
 
+use base64ct::Encoding as _;
+use tollgate_shared::token::SigningKey;
+
 use super::*;
 use crate::cli::{Cli, run};
-use crate::config::ConfigError;
+use crate::config::{ConfigError, KeySettings};
 
 fn load(file: Option<&str>, environment: &[(&str, &str)], flags: &Flags) -> Result<Settings, ConfigError> {
     let folder = TempDir::new().unwrap();
@@ -64,23 +67,60 @@ fn a_faulty_setting_is_named_with_the_place_it_was_written_in() {
     assert!(range.contains("flag --listen") && range.contains("`listen`"), "{range}");
     let relation = fault(None, &[("TOLLGATE_DEFAULT_PLAN", "gold")], &none);
     assert!(relation.contains("`default_plan`"), "{relation}");
+    let relation = fault(Some("[password]\nmemory_max_mib = 18\n"), &[], &none);
+    assert!(relation.contains("`password.memory_max_mib`"), "{relation}");
+    assert!(load(Some("[password]\nmemory_max_mib = 19\n"), &[], &none).is_ok());
+    let memory = [("TOLLGATE_PASSWORD__MEMORY_KIB", "300000")];
+    assert!(fault(None, &memory, &none).contains("`password.memory_max_mib`"));
+    assert!(load(Some("[password]\nmemory_max_mib = 293\n"), &memory, &none).is_ok());
 }
 
 #[tokio::test]
 async fn keys_that_others_may_read_or_that_are_none_are_refused() {
-    for (name, mode, content) in
-        [("signing.key", 0o640, None), ("feed.key", 0o604, None), ("feed.key", 0o600, Some("x"))]
-    {
+    for (name, mode, content) in [
+        ("signing.key", 0o640, "x"),
+        ("feed.key", 0o604, "x"),
+        ("feed.key", 0o600, "x"),
+        ("encryption.key", 0o600, "x"),
+    ] {
         let bench = Bench::new().await;
         let path = bench.folder.path().join(name);
-        if let Some(content) = content {
-            std::fs::write(&path, content).unwrap();
-        }
+        std::fs::write(&path, content).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
         let error =
             App::open(settings(bench.folder.path()), bench.host.clone()).await.unwrap_err().to_string();
         assert!(error.contains(name), "{error}");
     }
+}
+
+#[tokio::test]
+async fn the_keys_of_an_earlier_release_stay_and_are_sealed() {
+    let folder = TempDir::new().unwrap();
+    let seed = |byte: u8| base64ct::Base64UrlUnpadded::encode_string(&[byte; 32]) + "\n";
+    for (name, byte) in [("signing.key", 7), ("feed.key", 8)] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, seed(byte)).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    }
+    let kept = |app: &App| (app.keys.signing.view().active().clone(), app.keys.feed.public_bytes());
+    let first = App::open(settings(folder.path()), TestHost::new()).await.unwrap();
+    let expected =
+        (SigningKey::from_seed(&[7; 32]).id().clone(), SigningKey::from_seed(&[8; 32]).public_bytes());
+    assert_eq!(kept(&first), expected);
+    assert!(!folder.path().join("signing.key").exists() && !folder.path().join("feed.key").exists());
+    let second = App::open(settings(folder.path()), TestHost::new()).await.unwrap();
+    assert_eq!(kept(&second), expected);
+}
+
+#[tokio::test]
+async fn the_key_set_is_cached_for_less_than_a_key_waits_for_its_turn() {
+    let bench = Bench::with(|settings| {
+        let keys = KeySettings { prepublish_seconds: 8, ..settings.keys };
+        Settings { keys, ..settings }
+    })
+    .await;
+    let answer = bench.get("/.well-known/jwks.json", None).await;
+    assert_eq!(answer.header(header::CACHE_CONTROL), "public, max-age=4, stale-while-revalidate=2");
 }
 
 #[tokio::test]
@@ -90,12 +130,12 @@ async fn what_is_made_at_the_first_start_is_private_and_stays() {
     let first = App::open(settings(&data), TestHost::new()).await.unwrap();
     let mode = |name: &str| std::fs::metadata(data.join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(""), 0o700);
-    for name in ["signing.key", "feed.key", "operator.token", "tollgate.sqlite3", "tollgate.sqlite3-wal"] {
+    for name in ["encryption.key", "operator.token", "tollgate.sqlite3", "tollgate.sqlite3-wal"] {
         assert_eq!(mode(name), 0o600, "{name}");
     }
     let operator = std::fs::read(data.join("operator.token")).unwrap();
     let second = App::open(settings(&data), TestHost::new()).await.unwrap();
-    assert_eq!(first.keys.jwks, second.keys.jwks);
+    assert_eq!(first.keys.signing.view().jwks, second.keys.signing.view().jwks);
     assert_eq!(first.keys.trust_anchor(), second.keys.trust_anchor());
     assert_eq!(std::fs::read(data.join("operator.token")).unwrap(), operator);
     let stored = std::fs::read(data.join("tollgate.sqlite3")).unwrap();

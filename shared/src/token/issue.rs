@@ -1,16 +1,12 @@
-//! Makes access tokens: the issuer's half of what `verify` checks.
+//! Makes access tokens: the issuer's half of what `verify` checks, and the one place where their wire form is written.
 
 use std::fmt;
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 use ed25519_dalek::ed25519::signature::Signer;
-use jwt_compact::alg::Ed25519;
-use jwt_compact::jwk::JsonWebKey;
-use jwt_compact::{AlgorithmExt, Header};
 use serde::Serialize;
-use sha2::Sha256;
 
-use super::keys::{Key, VerifyingKey};
+use super::keys::{Algorithm, Key, VerifyingKey};
 use crate::id::KeyId;
 use crate::time::UnixSeconds;
 
@@ -18,6 +14,22 @@ use crate::time::UnixSeconds;
 pub struct SigningKey {
     id: KeyId,
     secret: ed25519_dalek::SigningKey,
+}
+
+/// What signs tokens. The three answers belong together: a signature by another key or algorithm than the header names
+/// makes a token that everybody refuses.
+pub trait TokenSigner {
+    /// The `kid`.
+    fn key_id(&self) -> &KeyId;
+
+    /// The `alg`.
+    fn algorithm(&self) -> Algorithm;
+
+    /// The signature over `message`, as JWS carries it (RFC 7518 section 3).
+    ///
+    /// # Errors
+    /// [`IssueError::Signature`].
+    fn signature(&self, message: &[u8]) -> Result<Vec<u8>, IssueError>;
 }
 
 /// The claims of an RFC 9068 access token with the status reference of the Token Status List draft.
@@ -54,9 +66,9 @@ pub struct AccessToken<'t> {
     pub tenant: Option<&'t str>,
     /// `plan`
     pub plan: &'t str,
-    /// `sid`
-    #[serde(rename = "sid")]
-    pub session: &'t str,
+    /// `sid`; a client that speaks for itself has none.
+    #[serde(rename = "sid", skip_serializing_if = "Option::is_none")]
+    pub session: Option<&'t str>,
     /// `status`
     pub status: IssuedStatus<'t>,
 }
@@ -81,10 +93,44 @@ impl<'t> IssuedStatus<'t> {
     }
 }
 
-/// Serialising the claims failed, which only a defect of ours can bring about.
+/// The JOSE header of what is issued.
+#[derive(Serialize)]
+struct IssuedHeader<'t> {
+    alg: &'static str,
+    kid: &'t str,
+    typ: &'static str,
+}
+
+/// Why there is no token; only a defect of ours or of the machine can bring either about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("claims could not be serialised")]
-pub struct IssueError;
+pub enum IssueError {
+    /// The claims have no JSON.
+    #[error("claims could not be serialised")]
+    Claims,
+    /// The key did not sign.
+    #[error("token could not be signed")]
+    Signature,
+}
+
+impl AccessToken<'_> {
+    /// The token in RFC 7515 compact serialisation, signed by `signer` (`typ: at+jwt`).
+    ///
+    /// # Errors
+    /// See [`IssueError`].
+    pub fn signed_by(&self, signer: &impl TokenSigner) -> Result<String, IssueError> {
+        let header =
+            IssuedHeader { alg: signer.algorithm().name(), kid: signer.key_id().as_str(), typ: "at+jwt" };
+        let header = serde_json::to_vec(&header).map_err(|_| IssueError::Claims)?;
+        let claims = serde_json::to_vec(self).map_err(|_| IssueError::Claims)?;
+        let mut token = Base64UrlUnpadded::encode_string(&header);
+        token.push('.');
+        token.push_str(&Base64UrlUnpadded::encode_string(&claims));
+        let signature = signer.signature(token.as_bytes())?;
+        token.push('.');
+        token.push_str(&Base64UrlUnpadded::encode_string(&signature));
+        Ok(token)
+    }
+}
 
 impl SigningKey {
     /// The key whose RFC 8032 seed this is. Its id is the RFC 7638 thumbprint, so the same key has the same id
@@ -92,8 +138,8 @@ impl SigningKey {
     #[must_use]
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         let secret = ed25519_dalek::SigningKey::from_bytes(seed);
-        let thumbprint = JsonWebKey::from(&secret.verifying_key()).thumbprint::<Sha256>();
-        Self { id: KeyId::of_digest(&thumbprint.into()), secret }
+        let id = VerifyingKey::EdDsa(secret.verifying_key()).thumbprint();
+        Self { id, secret }
     }
 
     /// Its `kid`.
@@ -117,29 +163,35 @@ impl SigningKey {
     /// The public key as a JWK (RFC 8037) with `kid`, `use` and `alg`.
     #[must_use]
     pub fn public_jwk(&self) -> serde_json::Value {
-        serde_json::json!({
-            "kty": "OKP",
-            "crv": "Ed25519",
-            "x": Base64UrlUnpadded::encode_string(&self.public_bytes()),
-            "kid": self.id.as_str(),
-            "use": "sig",
-            "alg": "EdDSA",
-        })
+        self.verifying_key().public_jwk()
     }
 
     /// Signs an access token (`typ: at+jwt`, `alg: EdDSA`).
     ///
     /// # Errors
-    /// [`IssueError`] when the claims cannot be serialised.
+    /// See [`IssueError`].
     pub fn issue(&self, token: AccessToken<'_>) -> Result<String, IssueError> {
-        let header = Header::empty().with_key_id(self.id.as_str()).with_token_type("at+jwt");
-        Ed25519.token(&header, &jwt_compact::Claims::new(token), &self.secret).map_err(|_| IssueError)
+        token.signed_by(self)
     }
 
     /// The Ed25519 signature over `message`.
     #[must_use]
     pub fn sign(&self, message: &[u8]) -> [u8; 64] {
         self.secret.sign(message).to_bytes()
+    }
+}
+
+impl TokenSigner for SigningKey {
+    fn key_id(&self) -> &KeyId {
+        &self.id
+    }
+
+    fn algorithm(&self) -> Algorithm {
+        Algorithm::EdDsa
+    }
+
+    fn signature(&self, message: &[u8]) -> Result<Vec<u8>, IssueError> {
+        Ok(self.sign(message).to_vec())
     }
 }
 
@@ -151,4 +203,48 @@ impl fmt::Debug for SigningKey {
 
 fn seconds<S: serde::Serializer>(date: &UnixSeconds, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(date.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn token() -> AccessToken<'static> {
+        AccessToken {
+            issuer: "https://i",
+            subject: "u",
+            audience: "api",
+            client: "c",
+            token_id: "t",
+            issued_at: UnixSeconds(5),
+            expires_at: UnixSeconds(65),
+            scope: "read write",
+            roles: &[],
+            tenant: None,
+            plan: "free",
+            session: Some("s"),
+            status: IssuedStatus::new(7, "https://i/v1/status/0"),
+        }
+    }
+
+    #[test]
+    fn a_token_is_byte_for_byte_what_another_library_writes_of_the_same_claims() {
+        use jwt_compact::AlgorithmExt;
+
+        let key = SigningKey::from_seed(&[7; 32]);
+        let header = jwt_compact::Header::empty().with_key_id(key.id().as_str()).with_token_type("at+jwt");
+        let claims = jwt_compact::Claims::new(token());
+        let theirs = jwt_compact::alg::Ed25519.token(&header, &claims, &key.secret).unwrap();
+        assert_eq!(key.issue(token()).unwrap(), theirs);
+    }
+
+    #[test]
+    fn a_claim_that_does_not_apply_is_absent_rather_than_null() {
+        let of_client = AccessToken { session: None, ..token() };
+        let claims = serde_json::to_value(of_client).unwrap();
+        assert_eq!(claims.get("sid"), None);
+        assert_eq!(claims.get("tenant"), None);
+        assert_eq!(claims.get("roles"), None);
+        assert_eq!(serde_json::to_value(token()).unwrap()["sid"], "s");
+    }
 }

@@ -284,6 +284,16 @@ impl KeySet {
         self.keys.iter().find(|key| key.id == *id)
     }
 
+    /// The one key that is used with `algorithm`; `None` when there is none, and when there are several.
+    #[must_use]
+    pub fn only(&self, algorithm: Algorithm) -> Option<&Key> {
+        let mut keys = self.keys.iter().filter(|key| key.verifying.algorithm() == algorithm);
+        match (keys.next(), keys.next()) {
+            (Some(key), None) => Some(key),
+            (None | Some(_), _) => None,
+        }
+    }
+
     /// Whether the key with this fingerprint is still in the set.
     #[must_use]
     pub fn holds(&self, fingerprint: KeyFingerprint) -> bool {

@@ -1,0 +1,298 @@
+//! Decides what a session gives: an access token for a while, and a refresh token to ask for the next one.
+
+use base64ct::{Base64UrlUnpadded, Encoding};
+use sha2::{Digest, Sha256};
+use tollgate_shared::revocation::list_uri;
+use tollgate_shared::time::UnixSeconds;
+use tollgate_shared::token::{AccessToken, IssueError, IssuedStatus};
+use zeroize::Zeroizing;
+
+use crate::app::App;
+use crate::clock::{EntropyError, random, random_below};
+use crate::credential::new_id;
+use crate::refresh::RefreshToken;
+use crate::session::RefreshRefusal;
+use crate::status::TakenIndex;
+use crate::store::{
+    CutOffKeys, Exchange, KnownRefresh, NewSession, Presented, Rotation, StartedSession, StoreError,
+    TokenLife, User, UserRecord, slot_of,
+};
+
+/// The start of what a device is known by.
+const DEVICE_PREFIX: &str = "tgd_";
+
+/// A session that is wanted, of a user who proved to be one.
+#[derive(Debug)]
+pub struct SessionStart<'s> {
+    /// Who.
+    pub user: &'s User,
+    /// When the password was changed last, as of when it was checked.
+    pub password_changed_at: UnixSeconds,
+    /// To which client the tokens go.
+    pub client: &'s str,
+    /// What the client calls its device.
+    pub device: Option<&'s str>,
+    /// What the tokens shall be good for.
+    pub scope: String,
+}
+
+/// An access token, and a refresh token to ask for the next one.
+pub struct SessionTokens {
+    /// The access token.
+    pub access_token: String,
+    /// How long it lives, in seconds.
+    pub expires_in: u64,
+    /// What it is good for.
+    pub scope: String,
+    /// The refresh token.
+    pub refresh_token: Zeroizing<String>,
+}
+
+impl std::fmt::Debug for SessionTokens {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("SessionTokens").field("scope", &self.scope).finish_non_exhaustive()
+    }
+}
+
+/// Why there are no tokens.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// The refresh token is worth nothing.
+    #[error("refresh token refused")]
+    Refused(RefreshRefusal),
+    /// The refresh token had been used; its session is over.
+    #[error("refresh token was used before")]
+    Reused {
+        /// Whose it was.
+        user_id: String,
+        /// The session that was ended.
+        session: String,
+    },
+    /// The session may not have one of the scopes.
+    #[error("scope is not the session's")]
+    Scope,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No random bytes.
+    #[error(transparent)]
+    Entropy(#[from] EntropyError),
+    /// The token could not be written.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
+    /// The child of a refresh token could not be derived.
+    #[error("refresh token could not be derived")]
+    Derive,
+}
+
+/// What an access token says, apart from its dates.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TokenFacts<'t> {
+    pub(crate) subject: &'t str,
+    pub(crate) client: &'t str,
+    pub(crate) scope: &'t str,
+    pub(crate) roles: &'t [String],
+    pub(crate) tenant: Option<&'t str>,
+    pub(crate) plan: &'t str,
+    pub(crate) session: Option<&'t str>,
+}
+
+impl App {
+    /// Everything the user may ask for: the own scopes and what the roles permit.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn scopes_of(&self, user: &User) -> Result<Vec<String>, StoreError> {
+        let mut scopes = user.scopes.clone();
+        for scope in self.store.permissions(&user.roles).await? {
+            if !scopes.contains(&scope) {
+                scopes.push(scope);
+            }
+        }
+        Ok(scopes)
+    }
+
+    /// Starts a session; `None` when the user was disabled, removed or given another password in the meantime. The second
+    /// text is what the device is known by from now on.
+    ///
+    /// # Errors
+    /// See [`SessionError`].
+    pub async fn start_session(
+        &self,
+        start: SessionStart<'_>,
+    ) -> Result<Option<(SessionTokens, Zeroizing<String>)>, SessionError> {
+        let SessionStart { user, password_changed_at, client, device, scope } = start;
+        let id = new_id("s_", &*self.host)?;
+        let refresh = RefreshToken::generate(slot_of(&user.id), &*self.host)?;
+        let nonce = random::<16>(&*self.host)?;
+        let device_token = new_device_token(self)?;
+        let TakenIndex { index, expires_at_max } = self.indices.next().await?;
+        let session = NewSession {
+            id: &id,
+            user_id: &user.id,
+            password_changed_at,
+            tenant: user.tenant.as_deref(),
+            client,
+            device,
+            scope: &scope,
+            issuer: self.settings.issuer.as_str(),
+            life: TokenLife { seconds: self.lifetime_seconds()?, expires_at_max },
+            idle_seconds: self.settings.session.idle_seconds,
+            lasts_seconds: self.settings.session.lasts_seconds,
+            refresh: Some((refresh.digest(), nonce)),
+            remember_device: Some(device_digest(&device_token)),
+        };
+        let Some(dates) = self.store.start_session(&session, &*self.host).await? else { return Ok(None) };
+        let facts = TokenFacts {
+            subject: &user.id,
+            client,
+            scope: &scope,
+            roles: &user.roles,
+            tenant: user.tenant.as_deref(),
+            plan: &user.plan,
+            session: Some(&id),
+        };
+        let access_token = self.access_token(facts, dates, TakenIndex { index, expires_at_max })?;
+        let tokens =
+            SessionTokens { access_token, expires_in: life(dates), scope, refresh_token: refresh.reveal() };
+        Ok(Some((tokens, device_token)))
+    }
+
+    /// Exchanges a refresh token, for the client that was authenticated. `scope` narrows what the access token is good for.
+    ///
+    /// # Errors
+    /// See [`SessionError`].
+    pub async fn refresh(
+        &self,
+        token: &RefreshToken,
+        client: &str,
+        scope: Option<&str>,
+    ) -> Result<SessionTokens, SessionError> {
+        let unknown = SessionError::Refused(RefreshRefusal::Unknown);
+        // What can be refused without a change is refused first: it costs no index and no lock.
+        let KnownRefresh { session, user } =
+            self.store.refresh_token(token.slot(), token.digest()).await?.ok_or(unknown)?;
+        if session.client != client {
+            return Err(SessionError::Refused(RefreshRefusal::OtherClient));
+        }
+        let UserRecord { user, .. } = user.ok_or(SessionError::Refused(RefreshRefusal::User))?;
+        let scope = self.narrowed(scope, &session.scope, &user).await?;
+        let keys = CutOffKeys {
+            subject: &user.id,
+            client,
+            tenant: user.tenant.as_deref(),
+            issuer: self.settings.issuer.as_str(),
+            session: Some(&session.id),
+        };
+        let cut_off = self.store.cut_off(keys).await?;
+        let taken = self.indices.next().await?;
+        let exchange = Exchange {
+            grace_ms: self.settings.session.grace_seconds * 1000,
+            idle_seconds: self.settings.session.idle_seconds,
+            life: TokenLife { seconds: self.lifetime_seconds()?, expires_at_max: taken.expires_at_max },
+            cut_off,
+            nonce: random::<16>(&*self.host)?,
+        };
+        let presented = Presented { slot: token.slot(), digest: token.digest(), client };
+        let key = self.keys.refresh_key();
+        let derive =
+            |nonce: &[u8; 16]| token.child(key, nonce).map(|child| child.digest()).unwrap_or_default();
+        match self.store.rotate(presented, exchange, derive, &*self.host).await? {
+            Rotation::Child { session, nonce, dates } => {
+                let child = token.child(key, &nonce).ok_or(SessionError::Derive)?;
+                let facts = TokenFacts {
+                    subject: &user.id,
+                    client,
+                    scope: &scope,
+                    roles: &user.roles,
+                    tenant: user.tenant.as_deref(),
+                    plan: &user.plan,
+                    session: Some(&session.id),
+                };
+                let access_token = self.access_token(facts, dates, taken)?;
+                let refresh_token = child.reveal();
+                Ok(SessionTokens { access_token, expires_in: life(dates), scope, refresh_token })
+            }
+            Rotation::Reused { session } => {
+                self.feed.publish_outbox().await?;
+                Err(SessionError::Reused { user_id: session.user_id, session: session.id })
+            }
+            Rotation::Refused(refusal) => Err(SessionError::Refused(refusal)),
+        }
+    }
+
+    /// What an access token of a session is good for: what is asked, of what the session has and the user still may.
+    async fn narrowed(
+        &self,
+        asked: Option<&str>,
+        session_scope: &str,
+        user: &User,
+    ) -> Result<String, SessionError> {
+        let may = self.scopes_of(user).await?;
+        let has: Vec<&str> = session_scope.split(' ').filter(|scope| !scope.is_empty()).collect();
+        let asked = asked.map(|asked| asked.split(' ').filter(|scope| !scope.is_empty()).collect::<Vec<_>>());
+        if asked.as_ref().is_some_and(|asked| asked.iter().any(|scope| !has.contains(scope))) {
+            return Err(SessionError::Scope);
+        }
+        let mut granted: Vec<&str> = Vec::new();
+        for scope in asked.unwrap_or(has) {
+            if may.iter().any(|known| known == scope) && !granted.contains(&scope) {
+                granted.push(scope);
+            }
+        }
+        Ok(granted.join(" "))
+    }
+
+    pub(crate) fn access_token(
+        &self,
+        facts: TokenFacts<'_>,
+        dates: StartedSession,
+        taken: TakenIndex,
+    ) -> Result<String, SessionError> {
+        let StartedSession { issued_at, expires_at } = dates;
+        let issuer = self.settings.issuer.as_str();
+        let (list, bit) = taken.index.list_and_bit();
+        let uri = list_uri(issuer, list);
+        let token_id = Base64UrlUnpadded::encode_string(&random::<16>(&*self.host)?);
+        let TokenFacts { subject, client, scope, roles, tenant, plan, session } = facts;
+        let token = AccessToken {
+            issuer,
+            subject,
+            audience: &self.settings.audience,
+            client,
+            token_id: &token_id,
+            issued_at,
+            expires_at,
+            scope,
+            roles,
+            tenant,
+            plan,
+            session,
+            status: IssuedStatus::new(bit, &uri),
+        };
+        Ok(self.keys.signing.sign(&token)?)
+    }
+
+    /// A life, shortened at random so that tokens of one moment do not all end in one.
+    pub(crate) fn lifetime_seconds(&self) -> Result<u64, EntropyError> {
+        let whole = self.settings.token.lifetime_seconds;
+        let jitter = whole * self.settings.token.jitter_percent / 100;
+        Ok(whole - random_below(&*self.host, jitter + 1)?)
+    }
+}
+
+/// How long a token lives, in seconds.
+pub(crate) fn life(dates: StartedSession) -> u64 {
+    dates.expires_at.0.saturating_sub(dates.issued_at.0)
+}
+
+fn new_device_token(app: &App) -> Result<Zeroizing<String>, EntropyError> {
+    let secret = Zeroizing::new(random::<32>(&*app.host)?);
+    let secret = Zeroizing::new(Base64UrlUnpadded::encode_string(secret.as_slice()));
+    Ok(Zeroizing::new([DEVICE_PREFIX, secret.as_str()].concat()))
+}
+
+/// What is kept of what a device is known by.
+pub(crate) fn device_digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token).into()
+}

@@ -1,0 +1,186 @@
+//! Keeps the audit log: rows are added and, when their time is over, removed; never changed.
+
+use sqlx::Row as _;
+use sqlx::any::AnyRow;
+use tollgate_shared::time::UnixSeconds;
+
+use super::database::{Database, Flavour, Lock, Tx};
+use super::{Store, StoreError, signed, unsigned};
+use crate::audit::{AuditEvent, AuditQuery, AuditRecord, new_audit_id};
+use crate::clock::Host;
+
+/// The tables that Postgres keeps in one part for each span.
+const PARTED: [&str; 2] = ["audit", "login_events"];
+/// How long the span of a part is, in seconds: thirty days.
+const PART_SECONDS: u64 = 30 * 86_400;
+/// How many parts there are ahead of time.
+const PARTS_AHEAD: u64 = 2;
+
+impl Store {
+    /// Adds these events, in one transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`]; none was added then.
+    pub async fn add_audit(&self, events: &[AuditEvent], host: &dyn Host) -> Result<(), StoreError> {
+        self.home
+            .run(move || async move {
+                let mut write = self.home.write(&[]).await?;
+                for event in events {
+                    add(&mut write, event, host).await?;
+                }
+                write.commit().await?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// The events that are wanted, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn audit(&self, query: &AuditQuery, limit: u32) -> Result<Vec<AuditRecord>, StoreError> {
+        let AuditQuery { actor, action, target, since, until, after } = query;
+        self.home
+            .run(move || async move {
+                let rows = sqlx::query(
+                    "SELECT id, at, actor, action, target, outcome, address, detail FROM audit WHERE id > $1 \
+                     AND at >= $2 AND at <= $3 AND (CAST($4 AS TEXT) IS NULL OR actor = $4) \
+                     AND (CAST($5 AS TEXT) IS NULL OR action = $5) AND (CAST($6 AS TEXT) IS NULL OR target = $6) \
+                     ORDER BY id LIMIT $7",
+                )
+                .bind(after.as_deref().unwrap_or_default())
+                .bind(signed(since.unwrap_or_default().0))
+                .bind(signed(until.map_or(u64::MAX, |until| until.0)))
+                .bind(actor.as_deref())
+                .bind(action.as_deref())
+                .bind(target.as_deref())
+                .bind(i64::from(limit))
+                .fetch_all(self.home.readers())
+                .await?;
+                rows.iter().map(record_from_row).collect()
+            })
+            .await
+    }
+
+    /// Removes events and logins from before a date. Postgres drops parts that are over as a whole first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn prune_audit(&self, before: UnixSeconds) -> Result<u64, StoreError> {
+        let mut removed = 0;
+        for database in self.shards.all() {
+            removed += database.run(move || async move { prune(database, before).await }).await?;
+        }
+        Ok(removed)
+    }
+
+    /// Makes the parts that the next events will go to.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn prepare_parts(&self, now: UnixSeconds) -> Result<(), StoreError> {
+        for database in self.shards.all() {
+            if database.flavour() == Flavour::Postgres {
+                database.run(move || async move { add_parts(database, now).await }).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Adds one event, within a transaction.
+pub(super) async fn add(write: &mut Tx, event: &AuditEvent, host: &dyn Host) -> Result<(), StoreError> {
+    let AuditEvent { actor, action, target, outcome, address, detail } = event;
+    sqlx::query(
+        "INSERT INTO audit (id, at, actor, action, target, outcome, address, detail) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+    )
+    .bind(new_audit_id(host)?)
+    .bind(signed(host.seconds().0))
+    .bind(actor)
+    .bind(action.name())
+    .bind(target)
+    .bind(outcome.name())
+    .bind(address.as_deref())
+    .bind(detail)
+    .execute(&mut **write)
+    .await?;
+    Ok(())
+}
+
+async fn prune(database: &Database, before: UnixSeconds) -> Result<u64, StoreError> {
+    let mut removed = 0;
+    let mut write = database.write(&[Lock::Meta]).await?;
+    if database.flavour() == Flavour::Postgres {
+        for table in PARTED {
+            for part in parts(&mut write, table).await? {
+                if part.saturating_add(1) * PART_SECONDS <= before.0 {
+                    let statement = format!("DROP TABLE {table}_{part}");
+                    sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut *write).await?;
+                }
+            }
+        }
+    }
+    for statement in ["DELETE FROM audit WHERE at < $1", "DELETE FROM login_events WHERE at < $1"] {
+        removed += sqlx::query(statement).bind(signed(before.0)).execute(&mut *write).await?.rows_affected();
+    }
+    write.commit().await?;
+    Ok(removed)
+}
+
+/// The numbers of the parts that a table has.
+async fn parts(write: &mut Tx, table: &str) -> Result<Vec<u64>, StoreError> {
+    let names: Vec<String> = sqlx::query_scalar(
+        "SELECT CAST(child.relname AS TEXT) FROM pg_inherits JOIN pg_class child ON child.oid = inhrelid \
+         JOIN pg_class parent ON parent.oid = inhparent WHERE parent.relname = $1",
+    )
+    .bind(table)
+    .fetch_all(&mut **write)
+    .await?;
+    let number = |name: &String| name.strip_prefix(table)?.strip_prefix('_')?.parse().ok();
+    Ok(names.iter().filter_map(number).collect())
+}
+
+async fn add_parts(database: &Database, now: UnixSeconds) -> Result<(), StoreError> {
+    let first = now.0 / PART_SECONDS;
+    let mut write = database.write(&[Lock::Meta]).await?;
+    for table in PARTED {
+        let known = parts(&mut write, table).await?;
+        for part in first..=first + PARTS_AHEAD {
+            if known.contains(&part) {
+                continue;
+            }
+            let (from, to) = (part * PART_SECONDS, (part + 1) * PART_SECONDS);
+            // What went to the rest in the meantime has to be where it belongs before the part can be added.
+            let statements = [
+                format!("CREATE TABLE {table}_{part} (LIKE {table} INCLUDING ALL)"),
+                format!(
+                    "WITH moved AS (DELETE FROM {table}_rest WHERE at >= {from} AND at < {to} RETURNING *) \
+                     INSERT INTO {table}_{part} SELECT * FROM moved"
+                ),
+                format!(
+                    "ALTER TABLE {table} ATTACH PARTITION {table}_{part} FOR VALUES FROM ({from}) TO ({to})"
+                ),
+            ];
+            for statement in statements {
+                sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut *write).await?;
+            }
+        }
+    }
+    write.commit().await?;
+    Ok(())
+}
+
+fn record_from_row(row: &AnyRow) -> Result<AuditRecord, StoreError> {
+    let at: i64 = row.try_get("at")?;
+    Ok(AuditRecord {
+        id: row.try_get("id")?,
+        at: UnixSeconds(unsigned(at)),
+        actor: row.try_get("actor")?,
+        action: row.try_get("action")?,
+        target: row.try_get("target")?,
+        outcome: row.try_get("outcome")?,
+        address: row.try_get("address")?,
+        detail: row.try_get("detail")?,
+    })
+}

@@ -1,0 +1,275 @@
+//! Guards one database, SQLite or Postgres: its connections, its locks, how long it may take, and when it is left alone.
+//!
+//! The SQL of this program is written once. What differs between the two is here: how a transaction gets the lock that
+//! orders it among others, and how the schema is brought up to date.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
+use sqlx::migrate::Migrator;
+use sqlx::{Any, AnyPool, Executor as _, Transaction};
+
+use super::StoreError;
+use crate::clock::Host;
+
+/// How long a transaction waits for another process to finish its own.
+const BUSY_MILLIS: u32 = 10_000;
+const READERS_MAX: u32 = 8;
+/// How often an operation that lost against a concurrent one is tried again.
+const CONFLICTS_MAX: u32 = 8;
+/// SQLSTATE of a transaction that could not be put in an order with others, and of one that was the victim of a deadlock.
+const CONFLICTS: [&str; 2] = ["40001", "40P01"];
+
+static SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
+static POSTGRES: Migrator = sqlx::migrate!("./migrations/postgres");
+
+/// A transaction.
+pub(super) type Tx = Transaction<'static, Any>;
+
+/// Which database it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flavour {
+    /// One file, one writer at a time.
+    Sqlite,
+    /// A server.
+    Postgres,
+}
+
+/// What a transaction is alone with until it ends. In SQLite every write is alone anyway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lock<'n> {
+    /// The feed's log, whose positions are in the order of commits.
+    Feed,
+    /// The accounts of quotas.
+    Quota,
+    /// The facts there is one of, and what is made once.
+    Meta,
+    /// The signing keys.
+    Keys,
+    /// What a user has: password, sessions, refresh tokens.
+    User(&'n str),
+    /// A slot of users, shared with others that use it.
+    SlotUse(u8),
+    /// A slot of users, to move it.
+    SlotMove(u8),
+    /// A name, to give it to somebody once.
+    Name(&'n str),
+}
+
+impl Lock<'_> {
+    /// The number that stands for it among Postgres's advisory locks.
+    fn key(self) -> i64 {
+        let (space, name): (&[u8], &[u8]) = match &self {
+            Self::Feed => (b"feed", b""),
+            Self::Quota => (b"quota", b""),
+            Self::Meta => (b"meta", b""),
+            Self::Keys => (b"keys", b""),
+            Self::User(id) => (b"user", id.as_bytes()),
+            Self::SlotUse(slot) | Self::SlotMove(slot) => (b"slot", std::slice::from_ref(slot)),
+            Self::Name(name) => (b"name", name.as_bytes()),
+        };
+        let digest = Sha256::new().chain_update(space).chain_update([0]).chain_update(name).finalize();
+        digest.iter().take(8).fold(0, |key, byte| (key << 8) | i64::from(*byte))
+    }
+}
+
+/// How a database is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DatabaseLimits {
+    /// Connections to one Postgres at once.
+    pub connections_max: u32,
+    /// How long one operation may take, waiting for a connection included.
+    pub timeout: Duration,
+}
+
+/// One database.
+#[derive(Debug, Clone)]
+pub(super) struct Database {
+    flavour: Flavour,
+    /// SQLite: one connection. Writers of this process queue here, in order, and not in SQLite's busy loop.
+    writer: AnyPool,
+    readers: AnyPool,
+    limits: DatabaseLimits,
+    host: Arc<dyn Host>,
+}
+
+impl Database {
+    /// The database in this file, which is made if it is not there, with the schema of this version.
+    pub(super) async fn open_sqlite(
+        path: &Path,
+        limits: DatabaseLimits,
+        host: Arc<dyn Host>,
+    ) -> Result<Self, StoreError> {
+        let opened = |error| StoreError::Open { place: path.display().to_string(), error };
+        // SQLite would make it, and the log beside it, readable by all; there are password hashes in it.
+        OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .open(path)
+            .map_err(|error| opened(error.into()))?;
+        let options = sqlite_options(path).map_err(opened)?;
+        let pool = |connections| {
+            AnyPoolOptions::new().max_connections(connections).after_connect(|connection, _| {
+                Box::pin(async move {
+                    let pragmas = format!(
+                        "PRAGMA busy_timeout = {BUSY_MILLIS}; PRAGMA journal_mode = WAL; \
+                         PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON"
+                    );
+                    connection.execute(sqlx::AssertSqlSafe(pragmas)).await.map(|_| ())
+                })
+            })
+        };
+        let writer = pool(1).connect_with(options.clone()).await.map_err(opened)?;
+        SQLITE.run(&writer).await?;
+        let readers = pool(READERS_MAX).connect_with(options).await.map_err(opened)?;
+        Ok(Self { flavour: Flavour::Sqlite, writer, readers, limits, host })
+    }
+
+    /// The database at this URL, with the schema of this version. Its name in errors and logs is `place`, which holds no
+    /// password.
+    pub(super) async fn open_postgres(
+        url: &str,
+        place: &str,
+        limits: DatabaseLimits,
+        host: Arc<dyn Host>,
+    ) -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
+        let opened = |error| StoreError::Open { place: place.to_owned(), error };
+        let options: AnyConnectOptions = url.parse().map_err(opened)?;
+        let millis = limits.timeout.as_millis();
+        let pool = AnyPoolOptions::new()
+            .max_connections(limits.connections_max)
+            .acquire_timeout(limits.timeout)
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    // What is acknowledged is on disk, whatever the server's defaults; and nothing waits there for longer
+                    // than we wait here.
+                    let session = format!(
+                        "SET synchronous_commit = on; SET statement_timeout = {millis}; SET lock_timeout = {millis}; \
+                         SET idle_in_transaction_session_timeout = {millis}"
+                    );
+                    connection.execute(sqlx::AssertSqlSafe(session)).await.map(|_| ())
+                })
+            })
+            .connect_with(options)
+            .await
+            .map_err(opened)?;
+        POSTGRES.run(&pool).await?;
+        Ok(Self { flavour: Flavour::Postgres, writer: pool.clone(), readers: pool, limits, host })
+    }
+
+    /// Does one operation, within the time it may take. One that lost against a concurrent one is done again.
+    pub(super) async fn run<T, F>(&self, operation: impl Fn() -> F + Send) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
+        let mut tries = 0;
+        loop {
+            let result = match tokio::time::timeout(self.limits.timeout, operation()).await {
+                Ok(result) => result,
+                Err(_) => Err(StoreError::Timeout),
+            };
+            match result {
+                Err(StoreError::Database(error)) if tries < CONFLICTS_MAX && is_conflict(&error) => {
+                    tries += 1
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// A transaction that writes, alone with these until it ends.
+    pub(super) async fn write(&self, locks: &[Lock<'_>]) -> Result<Tx, StoreError> {
+        match self.flavour {
+            Flavour::Sqlite => Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?),
+            Flavour::Postgres => {
+                let mut write = self.writer.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+                for lock in locks {
+                    self.lock(&mut write, *lock).await?;
+                }
+                Ok(write)
+            }
+        }
+    }
+
+    /// Waits, within a transaction, until it is alone with this.
+    pub(super) async fn lock(&self, write: &mut Tx, lock: Lock<'_>) -> Result<(), StoreError> {
+        if self.flavour == Flavour::Sqlite {
+            return Ok(());
+        }
+        let statement = match lock {
+            Lock::SlotUse(_) => "SELECT 1 FROM (SELECT pg_advisory_xact_lock_shared($1)) AS locked",
+            Lock::Feed
+            | Lock::Quota
+            | Lock::Meta
+            | Lock::Keys
+            | Lock::User(_)
+            | Lock::SlotMove(_)
+            | Lock::Name(_) => "SELECT 1 FROM (SELECT pg_advisory_xact_lock($1)) AS locked",
+        };
+        sqlx::query(statement).bind(lock.key()).execute(&mut **write).await?;
+        Ok(())
+    }
+
+    /// A transaction that sees the database as of its first statement.
+    pub(super) async fn read(&self) -> Result<Tx, StoreError> {
+        Ok(match self.flavour {
+            Flavour::Sqlite => self.readers.begin().await?,
+            Flavour::Postgres => {
+                self.readers.begin_with("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await?
+            }
+        })
+    }
+
+    /// For single statements that only read.
+    pub(super) fn readers(&self) -> &AnyPool {
+        &self.readers
+    }
+
+    pub(super) fn flavour(&self) -> Flavour {
+        self.flavour
+    }
+
+    pub(super) fn host(&self) -> &dyn Host {
+        &*self.host
+    }
+
+    pub(super) async fn ping(&self) -> Result<(), StoreError> {
+        self.run(move || async move {
+            sqlx::query("SELECT 1 FROM meta LIMIT 1").fetch_optional(&self.readers).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    pub(super) async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+fn sqlite_options(path: &Path) -> Result<AnyConnectOptions, sqlx::Error> {
+    sqlx::any::install_default_drivers();
+    // As a URL, in which `?`, `#` and `%` of a path would mean something else.
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| PathBuf::from(path));
+    let mut url = String::from("sqlite://");
+    for byte in absolute.as_os_str().as_encoded_bytes() {
+        if byte.is_ascii_alphanumeric() || b"/-_.~".contains(byte) {
+            url.push(char::from(*byte));
+        } else {
+            url.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    url.parse()
+}
+
+fn is_conflict(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|cause| cause.code());
+    code.is_some_and(|code| CONFLICTS.contains(&&*code))
+}

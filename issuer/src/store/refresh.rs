@@ -1,0 +1,221 @@
+//! Keeps refresh tokens, by digest, and exchanges each for its child once.
+
+use sqlx::Row as _;
+use tollgate_shared::time::UnixSeconds;
+
+use super::cutoffs::CutOff;
+use super::database::{Database, Tx};
+use super::session_writes::{NewLeaf, end, insert_leaf};
+use super::sessions::{EndReason, SessionRecord, StartedSession, TokenLife};
+use super::users::{UserRecord, user_in};
+use super::{Store, StoreError, signed, unsigned};
+use crate::clock::Host;
+use crate::session::{Attempt, Leaf, RefreshRefusal, Verdict, judge};
+
+/// A refresh token as it was presented.
+#[derive(Debug, Clone, Copy)]
+pub struct Presented<'p> {
+    /// The slot of its user.
+    pub slot: u8,
+    /// Its digest.
+    pub digest: [u8; 32],
+    /// The client that was authenticated.
+    pub client: &'p str,
+}
+
+/// How it is exchanged.
+#[derive(Debug, Clone, Copy)]
+pub struct Exchange {
+    /// For how long a client that lost our answer may ask for it again, in milliseconds.
+    pub grace_ms: u64,
+    /// How long the session lasts from now without being used, in seconds.
+    pub idle_seconds: u64,
+    /// How long the access token lives.
+    pub life: TokenLife,
+    /// What is cut off for the session.
+    pub cut_off: CutOff,
+    /// The nonce of the child.
+    pub nonce: [u8; 16],
+}
+
+/// A refresh token that is known, with its session and user.
+#[derive(Debug, Clone)]
+pub struct KnownRefresh {
+    /// The session.
+    pub session: SessionRecord,
+    /// The user; `None` when there is none any more.
+    pub user: Option<UserRecord>,
+}
+
+/// What became of an exchange.
+#[derive(Debug, Clone)]
+pub enum Rotation {
+    /// There is a child, and it is the current one.
+    Child {
+        /// The session.
+        session: SessionRecord,
+        /// The nonce of the token that was presented, from which the child follows.
+        nonce: [u8; 16],
+        /// The dates of the access token that goes with it.
+        dates: StartedSession,
+    },
+    /// It had been used. Its session is ended, and that is to be published.
+    Reused {
+        /// The session.
+        session: SessionRecord,
+    },
+    /// It is worth nothing.
+    Refused(RefreshRefusal),
+}
+
+impl Store {
+    /// What is known of a refresh token.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn refresh_token(
+        &self,
+        slot: u8,
+        digest: [u8; 32],
+    ) -> Result<Option<KnownRefresh>, StoreError> {
+        let operation = move |database: Database| async move {
+            let mut read = database.read_slot(slot).await?;
+            let Some((session, _, _)) = find(&mut read, digest).await? else { return Ok(None) };
+            let user = user_in(&mut read, &session.user_id).await?;
+            Ok(Some(KnownRefresh { session, user }))
+        };
+        self.shards.on_slot(slot, operation).await
+    }
+
+    /// Exchanges a refresh token for its child, whose digest `derive` makes of the presented one's nonce: the same child
+    /// however often it is asked for.
+    ///
+    /// # Errors
+    /// [`StoreError`]; then the token is as it was, or exchanged, and never both.
+    pub async fn rotate(
+        &self,
+        presented: Presented<'_>,
+        exchange: Exchange,
+        derive: impl Fn(&[u8; 16]) -> [u8; 32] + Send + Sync,
+        host: &dyn Host,
+    ) -> Result<Rotation, StoreError> {
+        let Presented { slot, digest, client } = presented;
+        let derive = &derive;
+        let operation = move |database: Database| async move {
+            let user_id = {
+                let mut read = database.read_slot(slot).await?;
+                match find(&mut read, digest).await? {
+                    Some((session, _, _)) => session.user_id,
+                    None => return Ok(Rotation::Refused(RefreshRefusal::Unknown)),
+                }
+            };
+            let mut write = database.write_user(&user_id).await?;
+            // Again, now that nobody else can change it.
+            let Some((session, leaf, nonce)) = find(&mut write, digest).await? else {
+                return Ok(Rotation::Refused(RefreshRefusal::Unknown));
+            };
+            let began_before = exchange.cut_off.began_before;
+            let attempt = Attempt { client, began_before, grace_ms: exchange.grace_ms, now: host.now().wall };
+            let verdict = judge(&session.family(), leaf, attempt);
+            match verdict {
+                Verdict::Refuse(refusal) => return Ok(Rotation::Refused(refusal)),
+                Verdict::Reuse => {
+                    end(&mut write, &session.id, EndReason::Reuse, "issuer", host).await?;
+                    host.reached("reuse.before_commit");
+                    write.commit().await?;
+                    host.reached("reuse.committed");
+                    return Ok(Rotation::Reused { session });
+                }
+                Verdict::Rotate | Verdict::Repeat => {}
+            }
+            if user_in(&mut write, &user_id).await?.is_none_or(|user| user.user.disabled) {
+                return Ok(Rotation::Refused(RefreshRefusal::User));
+            }
+            let dates = StartedSession::dated(host.seconds(), exchange.cut_off.issued_before, exchange.life);
+            if verdict == Verdict::Rotate {
+                let child = NewLeaf {
+                    generation: signed(session.generation).saturating_add(1),
+                    digest: derive(&nonce),
+                    nonce: exchange.nonce,
+                };
+                exchange_leaf(&mut write, &session, digest, child, host).await?;
+            }
+            touch(&mut write, &session, dates, exchange.idle_seconds).await?;
+            host.reached("rotate.before_commit");
+            write.commit().await?;
+            host.reached("rotate.committed");
+            Ok(Rotation::Child { session, nonce, dates })
+        };
+        self.shards.on_slot(slot, operation).await
+    }
+}
+
+/// The token with this digest, its session, and its nonce.
+async fn find(
+    transaction: &mut Tx,
+    digest: [u8; 32],
+) -> Result<Option<(SessionRecord, Leaf, [u8; 16])>, StoreError> {
+    let row = sqlx::query(
+        "SELECT sessions.id, user_id, client_id, device, scope, sessions.created_at, last_used_at, idle_until, \
+         expires_at, sessions.generation, ended_at, refresh_tokens.generation AS leaf, nonce, rotated_at_ms \
+         FROM refresh_tokens JOIN sessions ON sessions.id = session_id WHERE digest = $1",
+    )
+    .bind(digest.as_slice())
+    .fetch_optional(&mut **transaction)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let rotated_at: Option<i64> = row.try_get("rotated_at_ms")?;
+    let leaf = Leaf {
+        generation: unsigned(row.try_get("leaf")?),
+        rotated_at: rotated_at.map(|date| tollgate_shared::time::UnixMillis(unsigned(date))),
+    };
+    let nonce: Vec<u8> = row.try_get("nonce")?;
+    let nonce = nonce.try_into().map_err(|_| StoreError::Corrupt("refresh_tokens.nonce"))?;
+    Ok(Some((SessionRecord::from_row(&row)?, leaf, nonce)))
+}
+
+/// Puts the child in the place of its parent. Of the tokens before them one row each stays, so that they are known when
+/// they come back.
+async fn exchange_leaf(
+    write: &mut Tx,
+    session: &SessionRecord,
+    parent: [u8; 32],
+    child: NewLeaf,
+    host: &dyn Host,
+) -> Result<(), StoreError> {
+    let now = host.now().wall;
+    sqlx::query("UPDATE refresh_tokens SET rotated_at_ms = $1 WHERE digest = $2")
+        .bind(signed(now.0))
+        .bind(parent.as_slice())
+        .execute(&mut **write)
+        .await?;
+    host.reached("rotate.parent_marked");
+    insert_leaf(write, &session.id, child, now.seconds()).await?;
+    sqlx::query("UPDATE sessions SET generation = $1 WHERE id = $2")
+        .bind(child.generation)
+        .bind(&session.id)
+        .execute(&mut **write)
+        .await?;
+    Ok(())
+}
+
+/// Notes that the session was used.
+async fn touch(
+    write: &mut Tx,
+    session: &SessionRecord,
+    dates: StartedSession,
+    idle_seconds: u64,
+) -> Result<(), StoreError> {
+    let now: UnixSeconds = dates.issued_at;
+    sqlx::query(
+        "UPDATE sessions SET last_used_at = $1, last_issued_at = $1, \
+         token_until = CASE WHEN token_until > $2 THEN token_until ELSE $2 END, idle_until = $3 WHERE id = $4",
+    )
+    .bind(signed(now.0))
+    .bind(signed(dates.expires_at.0))
+    .bind(signed(now.plus(idle_seconds).0))
+    .bind(&session.id)
+    .execute(&mut **write)
+    .await?;
+    Ok(())
+}

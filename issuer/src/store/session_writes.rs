@@ -1,0 +1,167 @@
+//! Writes what belongs to a session, within a transaction that has the user's lock.
+
+use sqlx::Row as _;
+use tollgate_shared::revocation::Dimension;
+use tollgate_shared::time::UnixSeconds;
+
+use super::cutoffs::Reach;
+use super::database::Tx;
+use super::outbox::{Wish, wish};
+use super::sessions::{EndReason, NewSession, StartedSession};
+use super::{StoreError, signed};
+use crate::clock::Host;
+
+/// The most sessions of a user at once; the one that was used least lately gives way.
+pub const SESSIONS_MAX: i64 = 100;
+/// The most devices that are remembered of a user; the one that was seen least lately is forgotten.
+const DEVICES_MAX: i64 = 20;
+
+/// A refresh token that is to be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct NewLeaf {
+    pub(super) generation: i64,
+    pub(super) digest: [u8; 32],
+    pub(super) nonce: [u8; 16],
+}
+
+pub(super) async fn insert(
+    write: &mut Tx,
+    session: &NewSession<'_>,
+    dates: StartedSession,
+) -> Result<(), StoreError> {
+    let now = dates.issued_at;
+    sqlx::query(
+        "INSERT INTO sessions (id, user_id, client_id, device, scope, tenant, created_at, last_used_at, last_issued_at, \
+         token_until, idle_until, expires_at, generation) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $7, $8, $9, $10, 0)",
+    )
+    .bind(session.id)
+    .bind(session.user_id)
+    .bind(session.client)
+    .bind(session.device)
+    .bind(session.scope)
+    .bind(session.tenant)
+    .bind(signed(now.0))
+    .bind(signed(dates.expires_at.0))
+    .bind(signed(now.plus(session.idle_seconds).0))
+    .bind(signed(now.plus(session.lasts_seconds).0))
+    .execute(&mut **write)
+    .await?;
+    if let Some((digest, nonce)) = session.refresh {
+        insert_leaf(write, session.id, NewLeaf { generation: 0, digest, nonce }, now).await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn insert_leaf(
+    write: &mut Tx,
+    session_id: &str,
+    leaf: NewLeaf,
+    now: UnixSeconds,
+) -> Result<(), StoreError> {
+    let NewLeaf { generation, digest, nonce } = leaf;
+    sqlx::query(
+        "INSERT INTO refresh_tokens (digest, session_id, generation, nonce, created_at) VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(digest.as_slice())
+    .bind(session_id)
+    .bind(generation)
+    .bind(nonce.as_slice())
+    .bind(signed(now.0))
+    .execute(&mut **write)
+    .await?;
+    Ok(())
+}
+
+/// Makes room for one more session.
+pub(super) async fn displace(
+    write: &mut Tx,
+    user_id: &str,
+    now: UnixSeconds,
+    host: &dyn Host,
+) -> Result<(), StoreError> {
+    let rows = sqlx::query(
+        "SELECT id FROM sessions WHERE user_id = $1 AND ended_at IS NULL AND idle_until > $2 AND expires_at > $2 \
+         ORDER BY last_used_at DESC, id LIMIT 1000 OFFSET $3",
+    )
+    .bind(user_id)
+    .bind(signed(now.0))
+    .bind(SESSIONS_MAX - 1)
+    .fetch_all(&mut **write)
+    .await?;
+    for row in rows {
+        let id: String = row.try_get("id")?;
+        end(write, &id, EndReason::Displaced, "issuer", host).await?;
+    }
+    Ok(())
+}
+
+/// Ends a session and wishes it published. What was ended before stays as it was.
+pub(super) async fn end(
+    write: &mut Tx,
+    id: &str,
+    reason: EndReason,
+    actor: &str,
+    host: &dyn Host,
+) -> Result<(), StoreError> {
+    let now = host.seconds();
+    let ended =
+        sqlx::query("UPDATE sessions SET ended_at = $1, end_reason = $2 WHERE id = $3 AND ended_at IS NULL")
+            .bind(signed(now.0))
+            .bind(reason.name())
+            .bind(id)
+            .execute(&mut **write)
+            .await?;
+    if ended.rows_affected() == 0 {
+        return Ok(());
+    }
+    let dimension = Dimension::Session;
+    let order = Wish { dimension, value: id, reach: Reach::Sessions, reason: reason.name(), actor };
+    wish(write, order, now, host).await
+}
+
+/// Ends every session of a user and wishes every token cut off.
+pub(super) async fn end_all(
+    write: &mut Tx,
+    user_id: &str,
+    reason: EndReason,
+    actor: &str,
+    host: &dyn Host,
+) -> Result<(), StoreError> {
+    let now = host.seconds();
+    sqlx::query("UPDATE sessions SET ended_at = $1, end_reason = $2 WHERE user_id = $3 AND ended_at IS NULL")
+        .bind(signed(now.0))
+        .bind(reason.name())
+        .bind(user_id)
+        .execute(&mut **write)
+        .await?;
+    let dimension = Dimension::Subject;
+    let order = Wish { dimension, value: user_id, reach: Reach::Sessions, reason: reason.name(), actor };
+    wish(write, order, now, host).await
+}
+
+pub(super) async fn remember_device(
+    write: &mut Tx,
+    user_id: &str,
+    digest: [u8; 32],
+    now: UnixSeconds,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO devices (digest, user_id, created_at, seen_at) VALUES ($1, $2, $3, $3) \
+         ON CONFLICT (digest) DO UPDATE SET seen_at = excluded.seen_at",
+    )
+    .bind(digest.as_slice())
+    .bind(user_id)
+    .bind(signed(now.0))
+    .execute(&mut **write)
+    .await?;
+    sqlx::query(
+        "DELETE FROM devices WHERE user_id = $1 AND digest NOT IN \
+         (SELECT digest FROM devices WHERE user_id = $1 ORDER BY seen_at DESC, digest LIMIT $2)",
+    )
+    .bind(user_id)
+    .bind(DEVICES_MAX)
+    .execute(&mut **write)
+    .await?;
+    Ok(())
+}

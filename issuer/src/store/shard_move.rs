@@ -1,0 +1,220 @@
+//! Moves slots of users from one Postgres database to another while the service runs.
+//!
+//! A slot is given up where it was, then copied, then owned where it goes, then known to be there, then deleted where it
+//! was; each is one transaction. In between nobody owns it, and who needs one of its users waits: for as long as copying
+//! them takes. A move that was cut short is taken up where it stopped. At no moment do two databases own a slot, because
+//! the second gets it only after the first has given it up, and what a transaction writes it writes where the slot is owned
+//! until the transaction ends.
+
+use sqlx::Row as _;
+
+use super::database::{Database, Flavour, Lock, Tx};
+use super::shards::SLOTS;
+use super::{Store, StoreError};
+
+/// The tables that go with a user, each with what picks a slot's rows. A row is copied before those that follow from it.
+const TABLES: [(&str, &str); 5] = [
+    ("users", "slot = $1"),
+    ("devices", "user_id IN (SELECT id FROM users WHERE slot = $1)"),
+    ("sessions", "user_id IN (SELECT id FROM users WHERE slot = $1)"),
+    (
+        "refresh_tokens",
+        "session_id IN (SELECT id FROM sessions WHERE user_id IN (SELECT id FROM users WHERE slot = $1))",
+    ),
+    ("login_events", "user_id IN (SELECT id FROM users WHERE slot = $1)"),
+];
+/// How many rows are copied at once.
+const ROWS_MAX: i64 = 1_000;
+
+/// How far a spread has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SlotMove {
+    /// Which slot.
+    pub slot: u8,
+    /// Where it was.
+    pub from: usize,
+    /// Where it is.
+    pub to: usize,
+}
+
+impl Store {
+    /// The moves that spread the slots evenly over all databases, those that were begun first.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn planned_moves(&self) -> Result<Vec<SlotMove>, StoreError> {
+        let map = self.slot_map().await?;
+        let shards = self.shards.all().len();
+        let mut counts = vec![0usize; shards];
+        for (_, shard, _) in &map {
+            if let Some(count) = counts.get_mut(*shard) {
+                *count += 1;
+            }
+        }
+        let mut moves = Vec::new();
+        for (slot, shard, moving_to) in map {
+            if let Some(to) = moving_to {
+                moves.push(SlotMove { slot, from: shard, to });
+                continue;
+            }
+            let share = SLOTS.div_ceil(shards);
+            let Some(to) = (0..shards).min_by_key(|shard| counts.get(*shard).copied()) else { continue };
+            let (here, there) = (counts.get(shard).copied(), counts.get(to).copied());
+            if here > Some(share.min(SLOTS)) && there.is_some_and(|there| there < SLOTS / shards) {
+                moves.push(SlotMove { slot, from: shard, to });
+                if let Some(count) = counts.get_mut(shard) {
+                    *count -= 1;
+                }
+                if let Some(count) = counts.get_mut(to) {
+                    *count += 1;
+                }
+            }
+        }
+        Ok(moves)
+    }
+
+    /// Which slot is in which database, and where it is being moved to.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn slot_map(&self) -> Result<Vec<(u8, usize, Option<usize>)>, StoreError> {
+        self.home
+            .run(move || async move {
+                let rows = sqlx::query("SELECT slot, shard, moving_to FROM slots ORDER BY slot")
+                    .fetch_all(self.home.readers())
+                    .await?;
+                rows.iter()
+                    .map(|row| {
+                        let corrupt = |_| StoreError::Corrupt("slots");
+                        let (slot, shard): (i64, i64) = (row.try_get("slot")?, row.try_get("shard")?);
+                        let moving_to: Option<i64> = row.try_get("moving_to")?;
+                        let slot = u8::try_from(slot).map_err(corrupt)?;
+                        let shard = usize::try_from(shard).map_err(corrupt)?;
+                        let moving_to = moving_to.map(usize::try_from).transpose().map_err(corrupt)?;
+                        Ok((slot, shard, moving_to))
+                    })
+                    .collect()
+            })
+            .await
+    }
+
+    /// Moves one slot, or takes up the move of it that was cut short.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the move can be taken up again.
+    pub async fn move_slot(&self, planned: SlotMove) -> Result<(), StoreError> {
+        let SlotMove { slot, from, to } = planned;
+        let (source, target) = (self.shards.at(from)?, self.shards.at(to)?);
+        if source.flavour() == Flavour::Sqlite || from == to {
+            return Ok(());
+        }
+        let host = self.home.host();
+        self.note_move(slot, from, to).await?;
+        host.reached("move.noted");
+        let mut write = source.write(&[Lock::SlotMove(slot)]).await?;
+        // From here on nobody writes there: who had begun to has ended, and who comes sees that the slot is gone.
+        disown(&mut write, slot).await?;
+        write.commit().await?;
+        host.reached("move.disowned");
+        let mut copy = target.write(&[Lock::SlotMove(slot)]).await?;
+        // If it is there already, an earlier try got that far, and what was written since must not be copied over.
+        if !owns(&mut copy, slot).await? {
+            delete_rows(&mut copy, slot).await?;
+            copy_rows(source, &mut copy, slot).await?;
+            sqlx::query("INSERT INTO owned_slots (slot) VALUES ($1)")
+                .bind(i64::from(slot))
+                .execute(&mut *copy)
+                .await?;
+        }
+        host.reached("move.copied");
+        copy.commit().await?;
+        host.reached("move.owned");
+        self.settle_move(slot, to).await?;
+        host.reached("move.settled");
+        let mut write = source.write(&[Lock::SlotMove(slot)]).await?;
+        delete_rows(&mut write, slot).await?;
+        write.commit().await?;
+        self.shards.read_map().await
+    }
+
+    /// Writes down that a slot is being moved.
+    async fn note_move(&self, slot: u8, from: usize, to: usize) -> Result<(), StoreError> {
+        let number = |shard: usize| i64::try_from(shard).unwrap_or(i64::MAX);
+        let mut write = self.home.write(&[Lock::Meta]).await?;
+        let noted = sqlx::query("UPDATE slots SET moving_to = $1 WHERE slot = $2 AND shard = $3")
+            .bind(number(to))
+            .bind(i64::from(slot))
+            .bind(number(from))
+            .execute(&mut *write)
+            .await?;
+        write.commit().await?;
+        if noted.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Changed) }
+    }
+
+    async fn settle_move(&self, slot: u8, to: usize) -> Result<(), StoreError> {
+        let mut write = self.home.write(&[Lock::Meta]).await?;
+        sqlx::query("UPDATE slots SET shard = $1, moving_to = NULL WHERE slot = $2")
+            .bind(i64::try_from(to).unwrap_or(i64::MAX))
+            .bind(i64::from(slot))
+            .execute(&mut *write)
+            .await?;
+        write.commit().await?;
+        Ok(())
+    }
+}
+
+async fn owns(transaction: &mut Tx, slot: u8) -> Result<bool, StoreError> {
+    let owned: Option<i64> = sqlx::query_scalar("SELECT slot FROM owned_slots WHERE slot = $1")
+        .bind(i64::from(slot))
+        .fetch_optional(&mut **transaction)
+        .await?;
+    Ok(owned.is_some())
+}
+
+async fn disown(write: &mut Tx, slot: u8) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM owned_slots WHERE slot = $1")
+        .bind(i64::from(slot))
+        .execute(&mut **write)
+        .await?;
+    Ok(())
+}
+
+async fn delete_rows(write: &mut Tx, slot: u8) -> Result<(), StoreError> {
+    for (table, rows) in TABLES.iter().rev() {
+        sqlx::query(sqlx::AssertSqlSafe(format!("DELETE FROM {table} WHERE {rows}")))
+            .bind(i64::from(slot))
+            .execute(&mut **write)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Copies a slot's rows as Postgres writes and reads them itself, so that no column can be forgotten here.
+async fn copy_rows(source: &Database, copy: &mut Tx, slot: u8) -> Result<(), StoreError> {
+    let mut read = source.read().await?;
+    for (table, rows) in TABLES {
+        let mut offset = 0;
+        loop {
+            let select = format!(
+                "SELECT row_to_json(t)::text AS row FROM {table} t WHERE {rows} ORDER BY 1 LIMIT $2 OFFSET $3"
+            );
+            let texts: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(select))
+                .bind(i64::from(slot))
+                .bind(ROWS_MAX)
+                .bind(offset)
+                .fetch_all(&mut *read)
+                .await?;
+            let insert = format!(
+                "INSERT INTO {table} SELECT * FROM json_populate_recordset(NULL::{table}, $1::text::json)"
+            );
+            let records = format!("[{}]", texts.join(","));
+            sqlx::query(sqlx::AssertSqlSafe(insert)).bind(records).execute(&mut **copy).await?;
+            offset += ROWS_MAX;
+            if i64::try_from(texts.len()).unwrap_or_default() < ROWS_MAX {
+                break;
+            }
+        }
+    }
+    read.commit().await?;
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! Decides which database has a user: the slot follows from the user's id, and the map of slots tells whose it is.
+//!
+//! The map is in the home database and a copy of it in every process. A copy may be old while a slot is moved, so what
+//! counts is that a database itself says, inside the transaction, that it has the slot. One that does not is left, the map
+//! is read again, and the operation starts over.
+
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use sqlx::Row as _;
+
+use super::database::{Database, Lock, Tx};
+use super::{StoreError, unsigned};
+
+/// The number of slots.
+pub(super) const SLOTS: usize = 256;
+/// How often a user in a slot that is being moved is looked for, and how long is waited in between.
+const LOOKS_MAX: u32 = 40;
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+
+/// The databases, and which of them has which slot.
+#[derive(Debug)]
+pub(super) struct Shards {
+    /// Home is the first.
+    databases: Vec<Database>,
+    map: RwLock<[usize; SLOTS]>,
+}
+
+/// The slot of a user.
+#[must_use]
+pub fn slot_of(user_id: &str) -> u8 {
+    Sha256::digest(user_id).first().copied().unwrap_or_default()
+}
+
+impl Shards {
+    /// The databases, and the map there is; a new home database gives all slots to itself.
+    pub(super) async fn open(home: Database, others: Vec<Database>) -> Result<Self, StoreError> {
+        let mut write = home.write(&[Lock::Meta]).await?;
+        let known: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM slots").fetch_one(&mut *write).await?;
+        if known == 0 {
+            for slot in 0..=u8::MAX {
+                let slot = i64::from(slot);
+                for insert in [
+                    "INSERT INTO slots (slot, shard) VALUES ($1, 0)",
+                    "INSERT INTO owned_slots (slot) VALUES ($1)",
+                ] {
+                    sqlx::query(insert).bind(slot).execute(&mut *write).await?;
+                }
+            }
+        }
+        fill_in_slots(&mut write).await?;
+        write.commit().await?;
+        let mut databases = vec![home];
+        databases.extend(others);
+        let shards = Self { databases, map: RwLock::new([0; SLOTS]) };
+        shards.read_map().await?;
+        Ok(shards)
+    }
+
+    pub(super) fn all(&self) -> &[Database] {
+        &self.databases
+    }
+
+    pub(super) fn home(&self) -> Result<&Database, StoreError> {
+        self.databases.first().ok_or(StoreError::Corrupt("slots"))
+    }
+
+    pub(super) fn at(&self, shard: usize) -> Result<&Database, StoreError> {
+        self.databases
+            .get(shard)
+            .ok_or(StoreError::Corrupt("slots.shard: there is no database of this number"))
+    }
+
+    /// Reads the map again.
+    pub(super) async fn read_map(&self) -> Result<(), StoreError> {
+        let home = self.home()?;
+        let rows = sqlx::query("SELECT slot, shard FROM slots").fetch_all(home.readers()).await?;
+        let mut map = [0; SLOTS];
+        for row in rows {
+            let slot = usize::try_from(unsigned(row.try_get("slot")?)).unwrap_or(usize::MAX);
+            let shard = usize::try_from(unsigned(row.try_get("shard")?)).unwrap_or(usize::MAX);
+            self.at(shard)?;
+            if let Some(place) = map.get_mut(slot) {
+                *place = shard;
+            }
+        }
+        *self.map.write().unwrap_or_else(PoisonError::into_inner) = map;
+        Ok(())
+    }
+
+    fn database(&self, slot: u8) -> Result<&Database, StoreError> {
+        let shard = {
+            let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
+            map.get(usize::from(slot)).copied().unwrap_or_default()
+        };
+        self.at(shard)
+    }
+
+    /// Does one operation on the database that has `slot`; once more when the slot turns out to be elsewhere.
+    pub(super) async fn on_slot<T, F>(
+        &self,
+        slot: u8,
+        operation: impl Fn(Database) -> F + Send + Sync,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, StoreError>> + Send,
+    {
+        let mut looks = 0;
+        loop {
+            let database = self.database(slot)?;
+            match database.run(|| operation(database.clone())).await {
+                Err(StoreError::Moving) if looks < LOOKS_MAX => {
+                    looks += 1;
+                    if looks > 1 {
+                        tokio::time::sleep(LOOK_PAUSE).await;
+                    }
+                    self.read_map().await?;
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+impl Database {
+    /// A transaction that writes what a user has. [`StoreError::Moving`] when the slot is not here.
+    pub(super) async fn write_user(&self, user_id: &str) -> Result<Tx, StoreError> {
+        let slot = slot_of(user_id);
+        let mut write = self.write(&[Lock::SlotUse(slot), Lock::User(user_id)]).await?;
+        self.must_own(&mut write, slot).await?;
+        Ok(write)
+    }
+
+    /// A transaction that reads what is in a slot. [`StoreError::Moving`] when the slot is not here.
+    pub(super) async fn read_slot(&self, slot: u8) -> Result<Tx, StoreError> {
+        let mut read = self.read().await?;
+        self.must_own(&mut read, slot).await?;
+        Ok(read)
+    }
+
+    async fn must_own(&self, transaction: &mut Tx, slot: u8) -> Result<(), StoreError> {
+        let owned: Option<i64> = sqlx::query_scalar("SELECT slot FROM owned_slots WHERE slot = $1")
+            .bind(i64::from(slot))
+            .fetch_optional(&mut **transaction)
+            .await?;
+        if owned.is_some() { Ok(()) } else { Err(StoreError::Moving) }
+    }
+}
+
+/// Gives a slot to users of a version that had none.
+async fn fill_in_slots(write: &mut Tx) -> Result<(), StoreError> {
+    let ids: Vec<String> =
+        sqlx::query_scalar("SELECT id FROM users WHERE slot = -1").fetch_all(&mut **write).await?;
+    for id in ids {
+        sqlx::query("UPDATE users SET slot = $1 WHERE id = $2")
+            .bind(i64::from(slot_of(&id)))
+            .bind(&id)
+            .execute(&mut **write)
+            .await?;
+    }
+    Ok(())
+}
