@@ -17,6 +17,7 @@ use super::{
     ConfigError, FeedSettings, LIFETIME_SECONDS_MAX, LogFormat, LogSettings, PasswordSettings, Settings,
     Source, TokenSettings,
 };
+use crate::network::TrustedProxies;
 
 /// All settings, as TOML has them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,12 +29,15 @@ pub struct Document {
     pub audience: String,
     pub data_dir: PathBuf,
     pub metrics_public: bool,
+    pub trusted_proxies: Vec<String>,
+    pub connections_per_address_max: usize,
     pub default_plan: String,
     pub token: TokenDocument,
     pub keys: KeysDocument,
     pub password: PasswordDocument,
     pub feed: FeedDocument,
     pub log: LogDocument,
+    pub audit: AuditDocument,
     pub database: DatabaseDocument,
     pub session: SessionDocument,
     pub redis: RedisDocument,
@@ -77,6 +81,13 @@ pub struct LogDocument {
     pub level: String,
 }
 
+/// `[audit]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuditDocument {
+    pub keep_days: u64,
+}
+
 /// One of `[[plans]]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -98,12 +109,15 @@ impl Default for Document {
             audience: "api".to_owned(),
             data_dir: PathBuf::from("tollgate-data"),
             metrics_public: false,
+            trusted_proxies: Vec::new(),
+            connections_per_address_max: 1_000,
             default_plan: "free".to_owned(),
             token: TokenDocument::default(),
             keys: KeysDocument::default(),
             password: PasswordDocument::default(),
             feed: FeedDocument::default(),
             log: LogDocument::default(),
+            audit: AuditDocument::default(),
             database: DatabaseDocument::default(),
             session: SessionDocument::default(),
             redis: RedisDocument::default(),
@@ -136,6 +150,12 @@ impl Default for PasswordDocument {
 impl Default for FeedDocument {
     fn default() -> Self {
         Self { long_poll_max_seconds: 30, delta_max: 10_000 }
+    }
+}
+
+impl Default for AuditDocument {
+    fn default() -> Self {
+        Self { keep_days: 400 }
     }
 }
 
@@ -181,12 +201,15 @@ impl Document {
             audience,
             data_dir,
             metrics_public,
+            trusted_proxies,
+            connections_per_address_max,
             default_plan,
             token,
             keys,
             password,
             feed,
             log,
+            audit,
             database,
             session,
             redis,
@@ -195,6 +218,12 @@ impl Document {
         } = self;
         within(!audience.is_empty() && audience.len() <= 255, "audience", "1 to 255 bytes long")?;
         within(!data_dir.as_os_str().is_empty(), "data_dir", "a folder")?;
+        let connections = 1..=10_000;
+        within(
+            connections.contains(connections_per_address_max),
+            "connections_per_address_max",
+            "1 to 10000",
+        )?;
         let plans = checked_plans(plans)?;
         let settings = Settings {
             listen: listen
@@ -204,6 +233,9 @@ impl Document {
             audience: audience.clone(),
             data_dir: data_dir.clone(),
             metrics_public: *metrics_public,
+            trusted_proxies: TrustedProxies::parse(trusted_proxies)
+                .ok_or_else(|| fault("trusted_proxies", "addresses or networks such as 10.0.0.0/8"))?,
+            connections_per_address_max: *connections_per_address_max,
             token: token.checked()?,
             keys: keys.checked()?,
             password: password.checked()?,
@@ -212,6 +244,7 @@ impl Document {
                 .ok_or_else(|| fault("default_plan", "1 to 255 bytes long"))?,
             plans,
             log: log.checked()?,
+            audit_keep_days: audit.checked()?,
             database: database.checked()?,
             session: session.checked()?,
             redis: redis.checked()?,
@@ -266,6 +299,14 @@ impl FeedDocument {
         within(long_poll_max_seconds <= 300, "feed.long_poll_max_seconds", "0 to 300")?;
         within((1..=1_000_000).contains(&delta_max), "feed.delta_max", "1 to 1000000")?;
         Ok(FeedSettings { long_poll_max: Duration::from_secs(long_poll_max_seconds), delta_max })
+    }
+}
+
+impl AuditDocument {
+    fn checked(&self) -> Result<Option<u64>, OutOfRange> {
+        let Self { keep_days } = *self;
+        within(keep_days <= 36_500, "audit.keep_days", "0, for ever, to 36500")?;
+        Ok((keep_days > 0).then_some(keep_days))
     }
 }
 
