@@ -15,7 +15,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::OpenError;
 use crate::app::{App, router};
-use crate::clock::SystemHost;
+use crate::clock::Host;
 use crate::config::Settings;
 use crate::keys::{Existing, KeyError, write_private};
 use crate::store::StoreError;
@@ -28,6 +28,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(10);
 /// How soon what another process committed is noticed.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// How soon a revocation is published whose process ended between deciding and publishing it.
+const OUTBOX_INTERVAL: Duration = Duration::from_secs(1);
 /// How often there is housekeeping.
 const HOUSE_INTERVAL: Duration = Duration::from_secs(60);
 /// The pause after a connection could not be accepted: out of descriptors, most likely.
@@ -57,11 +59,14 @@ pub enum ServeError {
 /// See [`ServeError`].
 pub async fn serve(
     settings: Settings,
+    host: Arc<dyn Host>,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let app = App::open(settings, Arc::new(SystemHost::new())).await?;
+    let app = App::open(settings, host).await?;
     app.publish().await?;
+    // What an earlier process decided and could not tell any more: before anybody is served.
+    app.feed.publish_outbox().await?;
     let listen = listener.local_addr()?;
     let issuer = app.settings.issuer.as_str();
     if let Some(path) = &app.settings.ready_file {
@@ -73,7 +78,11 @@ pub async fn serve(
         write_private(path, format!("{ready}\n").as_bytes(), Existing::IsReplaced, &*app.host)?;
     }
     tracing::info!(%listen, issuer, data_dir = %app.settings.data_dir.display(), "ready");
-    let background = [tokio::spawn(look(Arc::clone(&app))), tokio::spawn(keep_house(Arc::clone(&app)))];
+    let background = [
+        tokio::spawn(look(Arc::clone(&app))),
+        tokio::spawn(publish_outbox(Arc::clone(&app))),
+        tokio::spawn(keep_house(Arc::clone(&app))),
+    ];
     accept(&app, &listener, shutdown).await;
     for task in &background {
         task.abort();
@@ -145,6 +154,17 @@ async fn look(app: Arc<App>) {
         ticks.tick().await;
         if let Err(error) = app.feed.look().await {
             tracing::warn!(%error, "feed position not read");
+        }
+    }
+}
+
+async fn publish_outbox(app: Arc<App>) {
+    let mut ticks = interval(OUTBOX_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = app.feed.publish_outbox().await {
+            tracing::warn!(%error, "outbox not published");
         }
     }
 }

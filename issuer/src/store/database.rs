@@ -186,16 +186,18 @@ impl Database {
 
     /// A transaction that writes, alone with these until it ends.
     pub(super) async fn write(&self, locks: &[Lock<'_>]) -> Result<Tx, StoreError> {
-        match self.flavour {
-            Flavour::Sqlite => Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?),
+        let write = match self.flavour {
+            Flavour::Sqlite => self.writer.begin_with("BEGIN IMMEDIATE").await?,
             Flavour::Postgres => {
                 let mut write = self.writer.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
                 for lock in locks {
                     self.lock(&mut write, *lock).await?;
                 }
-                Ok(write)
+                write
             }
-        }
+        };
+        self.host.reached("write.begun");
+        Ok(write)
     }
 
     /// Waits, within a transaction, until it is alone with this.

@@ -114,12 +114,14 @@ impl Store {
         let mut write = source.write(&[Lock::SlotMove(slot)]).await?;
         // From here on nobody writes there: who had begun to has ended, and who comes sees that the slot is gone.
         disown(&mut write, slot).await?;
+        host.reached("move.before_disowned");
         write.commit().await?;
         host.reached("move.disowned");
         let mut copy = target.write(&[Lock::SlotMove(slot)]).await?;
         // If it is there already, an earlier try got that far, and what was written since must not be copied over.
         if !owns(&mut copy, slot).await? {
             delete_rows(&mut copy, slot).await?;
+            host.reached("move.cleared");
             copy_rows(source, &mut copy, slot).await?;
             sqlx::query("INSERT INTO owned_slots (slot) VALUES ($1)")
                 .bind(i64::from(slot))
@@ -133,7 +135,9 @@ impl Store {
         host.reached("move.settled");
         let mut write = source.write(&[Lock::SlotMove(slot)]).await?;
         delete_rows(&mut write, slot).await?;
+        host.reached("move.before_tidied");
         write.commit().await?;
+        host.reached("move.tidied");
         self.shards.read_map().await
     }
 
