@@ -17,15 +17,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use rustix::process::{Signal, getpid, kill_process};
-use serde_json::{Value, json};
 use tollgate_issuer::App;
 use tollgate_issuer::cli::{Cli, run};
 use tollgate_issuer::clock::{EntropyError, Host, SystemHost};
 use tollgate_issuer::config::{Flags, Settings};
 use tollgate_issuer::password::{NewPassword, Password, PasswordContext};
-use tollgate_issuer::refresh::RefreshToken;
-use tollgate_issuer::sessions::SessionError;
-use tollgate_issuer::store::{EndReason, SlotMove, UserChange};
+use tollgate_issuer::store::{SlotMove, UserChange};
 use tollgate_shared::id::KeyId;
 use tollgate_shared::time::{Monotonic, Now, UnixMillis};
 use zeroize::Zeroizing;
@@ -108,7 +105,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Carries out one order on the data that the environment names, and prints what came of it as JSON.
+/// Carries out one order on the data that the environment names.
 async fn act(
     environment: &BTreeMap<String, String>,
     crashing: Arc<CrashingHost>,
@@ -117,60 +114,31 @@ async fn act(
     let settings = Settings::load(None, environment, &Flags::default())?;
     crashing.armed.store(false, Ordering::SeqCst);
     let host: Arc<dyn Host> = Arc::<CrashingHost>::clone(&crashing);
-    let app = App::open(settings, Arc::clone(&host)).await?;
+    let app = App::open(settings, host).await?;
     crashing.armed.store(true, Ordering::SeqCst);
     let words: Vec<&str> = words.iter().skip(2).map(String::as_str).collect();
-    let host = &*host;
-    let done = match *words.as_slice() {
-        ["refresh", token] => refresh(&app, token).await?,
-        ["end-session", user, session] => {
-            app.store.end_session(user, session, EndReason::Logout, "test", host).await?;
-            app.feed.publish_outbox().await?;
-            json!({})
-        }
-        ["end-sessions", user] => {
-            app.store.end_sessions(user, EndReason::Logout, "test", host).await?;
-            app.feed.publish_outbox().await?;
-            json!({})
-        }
+    match *words.as_slice() {
         ["set-password", name, password] => set_password(&app, name, password).await?,
         ["delete", user] => {
-            app.store.delete_user(user, None, "test", host).await?;
+            app.store.delete_user(user, None, "test", &*app.host).await?;
             app.feed.publish_outbox().await?;
-            json!({})
         }
         ["withdraw-key", key] => {
             let key = KeyId::new(key).context("not a key")?;
             app.withdraw_key(&key, "a test", "test").await?;
-            json!({})
         }
         ["rotate-keys", days] => {
             crashing.ahead_millis.fetch_add(days.parse::<u64>()? * 86_400_000, Ordering::SeqCst);
             app.rotate_keys().await?;
-            json!({})
         }
         ["move", slot] => move_slot(&app, slot.parse()?).await?,
         _ => bail!("no such order: {words:?}"),
-    };
-    app.store.close().await;
-    Ok(writeln!(std::io::stdout(), "{done}")?)
-}
-
-async fn refresh(app: &App, token: &str) -> Result<Value> {
-    let token = RefreshToken::parse(token).context("not a refresh token")?;
-    match app.refresh(&token, "first-party", None).await {
-        Ok(tokens) => Ok(json!({
-            "access_token": tokens.access_token,
-            "refresh_token": tokens.refresh_token.as_str(),
-        })),
-        Err(error @ (SessionError::Refused(_) | SessionError::Reused { .. })) => {
-            Ok(json!({ "refused": format!("{error:?}") }))
-        }
-        Err(error) => Err(error.into()),
     }
+    app.store.close().await;
+    Ok(())
 }
 
-async fn set_password(app: &App, name: &str, password: &str) -> Result<Value> {
+async fn set_password(app: &App, name: &str, password: &str) -> Result<()> {
     let known = app.store.user_named(name).await?.context("no such user")?;
     let context = PasswordContext { username: name, issuer: app.settings.issuer.as_str() };
     let password = Password::new(Zeroizing::new(password.to_owned()))?;
@@ -178,14 +146,12 @@ async fn set_password(app: &App, name: &str, password: &str) -> Result<Value> {
     let change =
         UserChange { user: &known.user, password_hash: Some(&hash), if_version: None, actor: "test" };
     app.store.change_user(&change, &*app.host).await?;
-    app.feed.publish_outbox().await?;
-    Ok(json!({}))
+    Ok(app.feed.publish_outbox().await?)
 }
 
 /// Moves a slot from the first database to the second, or takes the move up that was begun.
-async fn move_slot(app: &App, slot: u8) -> Result<Value> {
+async fn move_slot(app: &App, slot: u8) -> Result<()> {
     let map = app.store.slot_map().await?;
     let (_, from, _) = map.into_iter().find(|(known, _, _)| *known == slot).context("no such slot")?;
-    app.store.move_slot(SlotMove { slot, from, to: 1 }).await?;
-    Ok(json!({ "from": from }))
+    Ok(app.store.move_slot(SlotMove { slot, from, to: 1 }).await?)
 }

@@ -10,13 +10,18 @@ use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tollgate_shared::id::EdgeId;
+use tollgate_shared::token::RustCrypto;
 
 use crate::app::App;
+use crate::client::Client;
 use crate::credential::{CredentialKind, Presented};
 use crate::error::Refusal;
-use crate::oauth::error::{Attempt, OAuthError};
+use crate::oauth::assertion::UsedAssertion;
+use crate::oauth::client_auth::{AssertionUse, PresentedClient, VerifiedClient};
+use crate::oauth::error::OAuthError;
 use crate::oauth::form::Form;
 use crate::store::EdgeSeen;
+use crate::tokens::OwnToken;
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,8 +32,10 @@ pub enum Access {
     Operator,
     /// Who has an edge's credential.
     Edge,
-    /// Who has an operator's credential, or holds the token that the form is about and names its client.
-    TokenHolder,
+    /// An OAuth client that authenticates in the way it is registered with, or who has an operator's credential.
+    OAuthClient,
+    /// A person, with an access token that is in force.
+    User,
 }
 
 /// The operator who calls.
@@ -39,22 +46,42 @@ pub struct Operator(pub String);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Edge(pub EdgeId);
 
-/// Who wants a token revoked, and the form that says which.
+/// The person who calls.
 #[derive(Debug, Clone)]
-pub struct TokenForm {
-    /// On whose behalf.
-    pub holder: Holder,
+pub struct Person {
+    /// `sub`
+    pub id: String,
+    /// `sid`
+    pub session: String,
+}
+
+/// Who calls an OAuth endpoint, and the form that came along.
+#[derive(Debug, Clone)]
+pub struct OAuthCall {
+    /// Who.
+    pub caller: Caller,
     /// The form.
     pub form: Form,
 }
 
-/// On whose behalf a token is revoked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Holder {
-    /// An operator: any token.
+/// Who calls an OAuth endpoint.
+#[derive(Debug, Clone)]
+pub enum Caller {
+    /// An operator: may do with any token what its holder may.
     Operator(String),
-    /// A public client: a token of its own.
-    Client(String),
+    /// A client that proved who it is, or that has nothing to prove.
+    Client(Arc<Client>),
+}
+
+impl Caller {
+    /// Who it is, in the audit log.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Operator(name) => format!("operator {name}"),
+            Self::Client(client) => format!("client {}", client.id.as_str()),
+        }
+    }
 }
 
 /// What the check of a route needs.
@@ -84,30 +111,34 @@ pub(crate) async fn check(State(gate): State<Gate>, mut request: Request, next: 
             },
             Err(refusal) => return refusal.into_response(),
         },
-        Access::TokenHolder => match token_holder(&app, request).await {
+        Access::OAuthClient => match oauth_client(&app, request).await {
             Ok(checked) => request = checked,
             Err(error) => return error.into_response(),
+        },
+        Access::User => match app.person(request.headers()).await {
+            Ok(person) => {
+                request.extensions_mut().insert(person);
+            }
+            Err(refusal) => return refusal.into_response(),
         },
     }
     next.run(request).await
 }
 
-async fn token_holder(app: &App, request: Request) -> Result<Request, OAuthError> {
-    // A header that is there must be right: falling back to the form would hide a mistake.
-    let operator = if request.headers().contains_key(header::AUTHORIZATION) {
-        Some(app.caller(request.headers(), CredentialKind::Operator).await?)
-    } else {
-        None
-    };
+async fn oauth_client(app: &App, request: Request) -> Result<Request, OAuthError> {
     let (parts, body) = request.into_parts();
+    // A header that is there must be right: falling back to the form would hide a mistake.
+    let operator = match bearer(&parts.headers) {
+        Some(_) => Some(app.caller(&parts.headers, CredentialKind::Operator).await?),
+        None => None,
+    };
     let form = Form::read(&parts.headers, body).await?;
-    let holder = match (operator, form.value("client_id")) {
-        (Some(name), _) => Holder::Operator(name),
-        (None, Some(client)) => Holder::Client(client.to_owned()),
-        (None, None) => return Err(OAuthError::InvalidClient(Attempt::Nothing)),
+    let caller = match operator {
+        Some(name) => Caller::Operator(name),
+        None => Caller::Client(app.oauth_client(&parts.headers, &form, parts.uri.path()).await?),
     };
     let mut request = Request::from_parts(parts, axum::body::Body::empty());
-    request.extensions_mut().insert(TokenForm { holder, form });
+    request.extensions_mut().insert(OAuthCall { caller, form });
     Ok(request)
 }
 
@@ -120,6 +151,45 @@ impl App {
             stored.filter(|stored| stored.digest.matches(&presented.digest)).ok_or(Refusal::Credential)?;
         // Only who has a credential learns that it is the wrong one.
         if presented.kind == kind { Ok(in_force.name) } else { Err(Refusal::CredentialKind) }
+    }
+
+    /// The client that a request to an OAuth endpoint is of, once it proved that.
+    async fn oauth_client(
+        &self,
+        headers: &HeaderMap,
+        form: &Form,
+        path: &str,
+    ) -> Result<Arc<Client>, OAuthError> {
+        let presented = PresentedClient::read(headers, form)?;
+        let known = self.store.client(presented.id().as_str()).await.map_err(Refusal::from)?;
+        let known = known.map(|(client, _)| client);
+        let endpoint = format!("{}{path}", self.settings.issuer.as_str());
+        let audiences = self.metadata.assertion_audiences(&endpoint);
+        let verified = presented.verify(known.as_ref(), self.host.seconds(), &audiences, &RustCrypto);
+        let client = match verified.inspect_err(|error| tracing::info!(fault = ?error.fault, "client"))? {
+            VerifiedClient::Now(client) => client,
+            VerifiedClient::OnceRecorded(unrecorded) => {
+                let UsedAssertion { digest, until } = unrecorded.used();
+                let first = self.store.use_assertion(digest, until).await.map_err(Refusal::from)?;
+                unrecorded.recorded(if first { AssertionUse::First } else { AssertionUse::Repeated })?
+            }
+        };
+        let client = client.client();
+        if let Some(tenant) = &client.tenant
+            && self.is_tenant_disabled(tenant).await.map_err(Refusal::from)?
+        {
+            return Err(OAuthError::InvalidClient(presented.attempt()));
+        }
+        Ok(Arc::new(client.clone()))
+    }
+
+    /// The person whose access token a request carries.
+    async fn person(&self, headers: &HeaderMap) -> Result<Person, Refusal> {
+        let token = bearer(headers).ok_or(Refusal::Credential)?;
+        let OwnToken { claims, .. } = self.live_token(token).await?.ok_or(Refusal::Credential)?;
+        // A client's own token is of nobody who could have sessions.
+        let session = claims.session.as_ref().ok_or(Refusal::CredentialKind)?.to_string();
+        Ok(Person { id: claims.subject.to_string(), session })
     }
 
     /// Remembers that an edge was here, and what it had.

@@ -1,7 +1,7 @@
 //! All routes on one screen, each with who may use it, and what they share.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
@@ -18,13 +18,16 @@ use crate::config::Settings;
 use crate::error::Refusal;
 use crate::feed::Feed;
 use crate::keyring::Keyring;
+use crate::load::{LOAD_HEADER, LoadReport, Outcome, header_value};
 use crate::metrics::Metrics;
 use crate::oauth::metadata::Metadata;
 use crate::password::PasswordPool;
 use crate::quota::PlanBook;
-use crate::routes::{admin, edge, login, oauth, ops, well_known};
+use crate::routes::{admin, edge, login, oauth, ops, sessions, well_known};
 use crate::status::StatusIndices;
+use crate::store::redis::Redis;
 use crate::store::{EdgeSeen, Store};
+use crate::throttle::Throttle;
 
 /// Everything that routes share.
 #[derive(Debug)]
@@ -47,6 +50,12 @@ pub struct App {
     pub plans: PlanBook,
     /// What is published of the issuer.
     pub metadata: Metadata,
+    /// What keeps guesses few.
+    pub throttle: Throttle,
+    /// Where replicas share what may be lost, if anywhere.
+    pub redis: Option<Redis>,
+    /// How busy this replica is.
+    pub(crate) load: Mutex<LoadReport>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// When each edge was last heard of, since this was last written to the store. Its keys are edges with a credential,
@@ -67,10 +76,16 @@ struct Route {
 /// What there is.
 #[rustfmt::skip]
 fn table(metrics: Access) -> Vec<Route> {
-    use Access::{Edge, Operator, Public, TokenHolder};
+    use Access::{Edge, OAuthClient, Operator, Public, User};
     vec![
         route(Method::POST,   "/v1/login",                              Public,      login::login),
-        route(Method::POST,   "/oauth2/revoke",                         TokenHolder, oauth::revoke),
+        route(Method::POST,   "/v1/logout",                             User,        sessions::logout),
+        route(Method::POST,   "/v1/logout-all",                         User,        sessions::logout_all),
+        route(Method::GET,    "/v1/sessions",                           User,        sessions::list),
+        route(Method::DELETE, "/v1/sessions/{id}",                      User,        sessions::end),
+        route(Method::POST,   "/oauth2/token",                          OAuthClient, oauth::token),
+        route(Method::POST,   "/oauth2/revoke",                         OAuthClient, oauth::revoke),
+        route(Method::POST,   "/oauth2/introspect",                     OAuthClient, oauth::introspect),
         route(Method::GET,    "/.well-known/jwks.json",                 Public,      well_known::jwks),
         route(Method::GET,    "/.well-known/oauth-authorization-server", Public,     well_known::authorization_server),
         route(Method::GET,    "/.well-known/oauth-authorization-server/{*path}", Public, well_known::authorization_server),
@@ -132,9 +147,18 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let route = route.unwrap_or_else(|| "unmatched".to_owned());
     let started = app.host.now().monotonic;
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
     let status = response.status().as_u16();
-    let millis = app.host.now().monotonic.since(started);
+    let ended = app.host.now().monotonic;
+    let millis = ended.since(started);
+    let rates = {
+        let mut load = app.load.lock().unwrap_or_else(PoisonError::into_inner);
+        load.observe(ended, Outcome::of_status(status));
+        load.rates(ended)
+    };
+    if let Some(value) = header_value(app.passwords.load(), rates) {
+        response.headers_mut().insert(LOAD_HEADER, value);
+    }
     app.metrics.request(&route, status);
     tracing::info!(target: "tollgate_issuer::access", %method, route, status, millis, "request");
     response

@@ -11,9 +11,7 @@ pub enum Action {
     Login,
     Logout,
     SessionEnd,
-    Refresh,
     RefreshReuse,
-    ClientToken,
     Revocation,
     UserCreate,
     UserChange,
@@ -45,13 +43,11 @@ pub enum Action {
 
 impl Action {
     /// All there are.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 31] = [
         Self::Login,
         Self::Logout,
         Self::SessionEnd,
-        Self::Refresh,
         Self::RefreshReuse,
-        Self::ClientToken,
         Self::Revocation,
         Self::UserCreate,
         Self::UserChange,
@@ -88,9 +84,7 @@ impl Action {
             Self::Login => "login",
             Self::Logout => "logout",
             Self::SessionEnd => "session.end",
-            Self::Refresh => "refresh",
             Self::RefreshReuse => "refresh.reuse",
-            Self::ClientToken => "client.token",
             Self::Revocation => "revocation",
             Self::UserCreate => "user.create",
             Self::UserChange => "user.change",

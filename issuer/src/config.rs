@@ -19,6 +19,7 @@ use std::time::Duration;
 use tollgate_shared::id::{IssuerId, PlanName};
 use tollgate_shared::quota::Plan;
 
+use crate::network::TrustedProxies;
 use crate::signing_keys::{ENCRYPTION_KEY_VARIABLE, EncryptionKeys};
 
 pub use database::{DatabaseSettings, SecretUrl};
@@ -56,6 +57,10 @@ pub struct Settings {
     pub data_dir: PathBuf,
     /// Whether `/metrics` asks for no credential.
     pub metrics_public: bool,
+    /// Proxies that are believed when they say for whom they ask.
+    pub trusted_proxies: TrustedProxies,
+    /// Connections from one address at once, unless it is a trusted proxy's.
+    pub connections_per_address_max: usize,
     /// Of tokens.
     pub token: TokenSettings,
     /// Of the keys that sign them.

@@ -48,6 +48,11 @@ pub enum Refusal {
     Changed,
     /// A later batch of this spender was applied already.
     StaleSequence,
+    /// Too many attempts from there, or in all.
+    TooMany {
+        /// When to come back.
+        retry_after_seconds: u64,
+    },
     /// Too many logins at once.
     Busy,
     /// The store does not answer, or the service is closing.
@@ -89,6 +94,7 @@ impl Refusal {
                 "urn:tollgate:problem#stale-sequence",
                 "A later batch was applied already",
             ),
+            Self::TooMany { .. } => row(StatusCode::TOO_MANY_REQUESTS, BLANK, "Too Many Requests"),
             Self::Busy => row(StatusCode::SERVICE_UNAVAILABLE, REDUCED_CAPACITY, "Too many logins at once"),
             Self::Unavailable => row(StatusCode::SERVICE_UNAVAILABLE, BLANK, "Service Unavailable"),
             Self::Internal => row(StatusCode::INTERNAL_SERVER_ERROR, BLANK, "Internal Server Error"),
@@ -99,6 +105,9 @@ impl Refusal {
         match self {
             Self::Login | Self::Credential => {
                 Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"tollgate\"")))
+            }
+            Self::TooMany { retry_after_seconds } => {
+                Some((header::RETRY_AFTER, (*retry_after_seconds).into()))
             }
             Self::Busy => Some((header::RETRY_AFTER, BUSY_RETRY_SECONDS.into())),
             Self::Unavailable => Some((header::RETRY_AFTER, UNAVAILABLE_RETRY_SECONDS.into())),

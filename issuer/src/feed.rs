@@ -122,6 +122,12 @@ impl Feed {
         }
     }
 
+    /// The position, whenever it changes.
+    #[must_use]
+    pub fn positions(&self) -> watch::Receiver<Position> {
+        self.position.subscribe()
+    }
+
     /// Notices what other processes committed.
     ///
     /// # Errors

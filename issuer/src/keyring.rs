@@ -33,6 +33,7 @@ pub struct Keyring {
     pub signing: SigningKeys,
     encryption: EncryptionKeys,
     refresh: Zeroizing<[u8; 32]>,
+    throttle: Zeroizing<[u8; 32]>,
     serving_since: UnixSeconds,
 }
 
@@ -89,7 +90,7 @@ impl Keyring {
         create_private_dir(data_dir)?;
         let encryption = open_encryption_keys(&settings.keys, data_dir, &**host)?;
         let feed = open_feed_key(store, settings, &encryption, &**host).await?;
-        let refresh = open_refresh_key(store, &encryption, &**host).await?;
+        let (refresh, throttle) = open_derived_keys(store, &encryption, &**host).await?;
         let now = host.seconds();
         let adopted = adopted_key(data_dir, &encryption, settings.token.lifetime_seconds, &**host, now)?;
         let schedule = settings.keys.schedule(settings.token);
@@ -97,13 +98,19 @@ impl Keyring {
         let view = change(store, &encryption, &schedule, moment, host, &Intent::Open(adopted)).await?.0;
         forget_adopted_file(data_dir)?;
         let signing = SigningKeys::new(view);
-        Ok(Self { feed, signing, encryption, refresh, serving_since: now })
+        Ok(Self { feed, signing, encryption, refresh, throttle, serving_since: now })
     }
 
     /// Derives refresh tokens from the ones before them.
     #[must_use]
     pub fn refresh_key(&self) -> &[u8; 32] {
         &self.refresh
+    }
+
+    /// Hides names and addresses in counters: the same for all replicas.
+    #[must_use]
+    pub fn throttle_key(&self) -> Zeroizing<[u8; 32]> {
+        self.throttle.clone()
     }
 
     /// The feed key's public half in base64url, with which filters are configured.
@@ -312,11 +319,14 @@ async fn open_feed_key(
     Ok(SigningKey::from_seed(&seed))
 }
 
-async fn open_refresh_key(
+type Derived = (Zeroizing<[u8; 32]>, Zeroizing<[u8; 32]>);
+
+/// The keys that are derived from the secret of the installation: for refresh tokens, and for counters.
+async fn open_derived_keys(
     store: &Store,
     encryption: &EncryptionKeys,
     host: &dyn Host,
-) -> Result<Zeroizing<[u8; 32]>, KeyringError> {
+) -> Result<Derived, KeyringError> {
     let sealed_error = |error| KeyringError::Sealed { name: SERVER_SECRET, error };
     let sealed = store
         .sealed_secret(SERVER_SECRET, || {
@@ -328,5 +338,6 @@ async fn open_refresh_key(
     if let Some(anew) = encryption.resealed(Label::ServerSecret, &sealed, host).map_err(sealed_error)? {
         store.reseal_secret(SERVER_SECRET, &anew).await?;
     }
-    secret.derive("refresh tokens").map_err(sealed_error)
+    let derive = |purpose| secret.derive(purpose).map_err(sealed_error);
+    Ok((derive("refresh tokens")?, derive("throttle")?))
 }

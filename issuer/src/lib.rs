@@ -4,6 +4,8 @@
 //! such callers. [`App::open`] is everything but the network.
 
 #![forbid(unsafe_code)]
+// A login waits for counters, databases and hashing in turn; the type of that wait is nested deeper than the default.
+#![recursion_limit = "256"]
 
 pub mod access;
 pub mod admin;
@@ -24,6 +26,7 @@ pub mod keys;
 pub mod load;
 pub mod login;
 pub mod metrics;
+pub mod network;
 pub mod oauth;
 pub mod password;
 pub mod published;
@@ -43,23 +46,25 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
-use tollgate_shared::token::Algorithm;
 
 pub use app::{App, routes};
 pub use server::{ServeError, serve};
 
 use client::Client;
 use clock::Host;
-use config::Settings;
+use config::{Settings, ThrottleSettings};
 use feed::Feed;
 use keyring::{Keyring, KeyringError};
 use keys::{Existing, KeyError, create_private_dir, write_private};
+use load::LoadReport;
 use metrics::Metrics;
 use oauth::metadata::Metadata;
 use password::{PasswordError, PasswordPool};
 use quota::PlanBook;
 use status::StatusIndices;
+use store::redis::{CounterClock, Redis, RedisCounters};
 use store::{LogEntry, Store, StoreError, StorePlace};
+use throttle::{AnyCounters, KeySecret, MemoryCounters, SharedCounters, Throttle};
 
 /// How long the answer to a request with an idempotency key is kept, in seconds.
 const ANSWERS_SECONDS: u64 = 86_400;
@@ -115,7 +120,11 @@ impl App {
         let indices = StatusIndices::new(store.clone(), Arc::clone(&host), settings.token.lifetime_seconds);
         let plans =
             PlanBook::new(settings.issuer.clone(), settings.plans.clone(), settings.default_plan.clone());
-        let metadata = Metadata::new(&settings.issuer, &[Algorithm::EdDsa]);
+        let metadata = Metadata::new(&settings.issuer, &[settings.keys.new_key.algorithm()]);
+        let redis =
+            settings.redis.clone().map(|redis| Redis::new(redis, Arc::clone(&host), Arc::clone(&metrics)));
+        let throttle = throttle(&settings, &keys, redis.clone(), &host, &metrics);
+        let load = Mutex::new(LoadReport::new(host.now().monotonic));
         let edges_seen = Mutex::new(BTreeMap::new());
         Ok(Arc::new(Self {
             settings,
@@ -126,6 +135,9 @@ impl App {
             indices,
             feed,
             plans,
+            throttle,
+            redis,
+            load,
             metadata,
             metrics,
             edges_seen,
@@ -173,6 +185,26 @@ impl App {
         self.store.prepare_parts(now.seconds()).await?;
         Ok(())
     }
+}
+
+fn throttle(
+    settings: &Settings,
+    keys: &Keyring,
+    redis: Option<Redis>,
+    host: &Arc<dyn Host>,
+    metrics: &Arc<Metrics>,
+) -> Throttle {
+    let ThrottleSettings { entries_max, fallback_divisor, .. } = settings.throttle;
+    let memory = MemoryCounters::new(entries_max, Arc::clone(host));
+    let counters = match redis {
+        None => AnyCounters::Memory(memory),
+        Some(redis) => {
+            let redis = RedisCounters::new(redis, CounterClock::Server);
+            AnyCounters::Shared(SharedCounters::new(redis, memory, fallback_divisor, Arc::clone(metrics)))
+        }
+    };
+    let secret = KeySecret::new(keys.throttle_key());
+    Throttle::new(settings.throttle, secret, counters, Arc::clone(host), Arc::clone(metrics))
 }
 
 #[cfg(test)]

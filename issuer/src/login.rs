@@ -1,17 +1,30 @@
-//! Decides what a login is worth: a token for who knows the password, and the same answer for everybody else.
+//! Decides what a login is worth: a session for who knows the password, and the same answer for everybody else.
+//!
+//! *What comes in:* a name and a password chosen by anyone, from an address. *What goes out:* tokens, or one refusal. *What an
+//! attacker gains if this is wrong:* accounts, a list of who has one, or the means to lock others out.
+//!
+//! Unknown, wrong, locked and disabled take the same steps: the same look-ups, one hash, the same counters, one line in the
+//! audit log. Only who is let in sees anything else.
+
+use std::net::IpAddr;
 
 use zeroize::Zeroizing;
 
 use crate::app::App;
+use crate::audit::{Action, AuditEvent, AuditOutcome};
+use crate::client::Grant;
 use crate::clock::EntropyError;
 use crate::oauth::scope::{ScopeError, Scopes};
 use crate::password::{Password, PasswordError, Rehash, StoredHash, Verdict};
-use crate::sessions::{SessionError, SessionStart, SessionTokens};
-use crate::store::{StoreError, User, UserRecord};
+use crate::sessions::{SessionError, SessionStart, SessionTokens, device_digest};
+use crate::store::{NOBODY, StoreError, User, UserRecord};
+use crate::throttle::{Admission, Alarm, Outcome, TooMany};
 
 /// What a login asks for, checked for length.
 #[derive(Debug)]
 pub struct LoginRequest {
+    /// From where.
+    pub address: IpAddr,
     /// Who.
     pub username: String,
     /// The proof.
@@ -22,6 +35,8 @@ pub struct LoginRequest {
     pub scope: Option<String>,
     /// What the client calls its device.
     pub device: Option<String>,
+    /// What the device was told at an earlier login.
+    pub device_token: Option<Zeroizing<String>>,
 }
 
 /// The tokens of a session that just began, and whom they are for.
@@ -43,9 +58,15 @@ impl std::fmt::Debug for Login {
 /// Why there is no token.
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
-    /// The user is unknown or disabled, or the password is wrong.
+    /// The user is unknown, disabled or locked, or the password is wrong.
     #[error("username or password is wrong")]
     Refused,
+    /// There were too many attempts from there, or in all.
+    #[error("too many attempts")]
+    TooMany(TooMany),
+    /// There is no such client, or people cannot log in to it.
+    #[error("client is unknown or has no logins")]
+    Client,
     /// The user may not have one of the scopes.
     #[error(transparent)]
     Scope(#[from] ScopeError),
@@ -69,22 +90,72 @@ impl App {
     /// # Errors
     /// See [`LoginError`].
     pub async fn log_in(&self, request: LoginRequest) -> Result<Login, LoginError> {
-        let LoginRequest { username, password, client, scope, device } = request;
-        let found = self.store.user_named(&username).await?;
+        self.must_have_logins(&request.client).await?;
+        let approach = self.throttle.approach(request.address, &request.username).await;
+        let approach = approach.map_err(LoginError::TooMany)?;
+        let found = self.store.user_named(&request.username).await?;
+        let id = found.as_ref().map_or(NOBODY, |found| &found.user.id);
+        let device = match &request.device_token {
+            Some(token) => {
+                let digest = device_digest(token);
+                self.store.knows_device(id, digest).await?.then_some(digest)
+            }
+            None => None,
+        };
+        let device = device.as_ref().map(<[u8; 32]>::as_slice);
+        let (pass, locked) = match self.throttle.admit(approach, device).await {
+            Admission::Proceed(pass) => (pass, false),
+            Admission::Locked(pass) => (pass, true),
+            Admission::TooMany(refused) => return Err(LoginError::TooMany(refused)),
+        };
+        let target = request.username.clone();
+        let address = request.address;
+        let result = self.checked(request, found, locked).await;
+        let outcome = match &result {
+            // The password was right, whatever else was asked for wrongly.
+            Ok(_) | Err(LoginError::Scope(_)) => Outcome::Succeeded,
+            Err(LoginError::Refused) => Outcome::Failed,
+            Err(
+                LoginError::TooMany(_)
+                | LoginError::Client
+                | LoginError::Password(_)
+                | LoginError::Store(_)
+                | LoginError::Entropy(_)
+                | LoginError::Session(_),
+            ) => Outcome::Abandoned,
+        };
+        let alarms = self.throttle.note(pass, outcome).await;
+        self.record(&target, address, &result, &alarms).await?;
+        result
+    }
+
+    /// Everything from the password on.
+    async fn checked(
+        &self,
+        request: LoginRequest,
+        found: Option<UserRecord>,
+        locked: bool,
+    ) -> Result<Login, LoginError> {
+        let LoginRequest { password, client, scope, device, .. } = request;
         let stored = found.as_ref().and_then(|found| {
             let parsed = StoredHash::parse(&found.password_hash);
             // Whoever's it is gets the answer of a user that does not exist, after the same work.
             parsed.inspect_err(|error| tracing::error!(%error, "a stored password hash")).ok()
         });
         let verified = self.passwords.verify(&password, stored).await?;
-        let right = verified.right == Verdict::Right;
+        let right = verified.right == Verdict::Right && !locked;
         // Only now, after the same work for everybody.
         let found = found.filter(|found| right && !found.user.disabled).ok_or(LoginError::Refused)?;
+        if let Some(tenant) = &found.user.tenant
+            && self.is_tenant_disabled(tenant).await?
+        {
+            return Err(LoginError::Refused);
+        }
+        let scope = Scopes::granted(scope.as_deref(), &self.scopes_of(&found.user).await?)?.to_string();
         if verified.needs_rehash == Rehash::Needed {
             self.rehash(&found, &password).await?;
         }
         let UserRecord { user, password_changed_at, .. } = found;
-        let scope = Scopes::granted(scope.as_deref(), &self.scopes_of(&user).await?)?.to_string();
         let start = SessionStart {
             user: &user,
             password_changed_at,
@@ -96,6 +167,16 @@ impl App {
         Ok(Login { tokens, device_token, user })
     }
 
+    async fn must_have_logins(&self, client: &str) -> Result<(), LoginError> {
+        let known = self.store.client(client).await?.map(|(client, _)| client);
+        let known = known.filter(|client| !client.disabled && client.grants.has(Grant::Login));
+        let Some(client) = known else { return Err(LoginError::Client) };
+        match &client.tenant {
+            Some(tenant) if self.is_tenant_disabled(tenant).await? => Err(LoginError::Client),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Hashes a password again that was right, by the parameters of now. One of all replicas does, once; for the others
     /// the old hash is as good for now.
     async fn rehash(&self, found: &UserRecord, password: &Password) -> Result<(), LoginError> {
@@ -103,7 +184,37 @@ impl App {
         if self.store.claim_rehash(&user.id, password_hash, self.host.seconds()).await? {
             let better = self.passwords.rehash(password).await?;
             self.store.rehash(&user.id, password_hash, &better).await?;
+            let event = AuditEvent::done("issuer", Action::PasswordRehash, &user.id);
+            self.audit(event).await?;
         }
         Ok(())
+    }
+
+    /// Writes a login to the audit log, and what it brought to light.
+    async fn record(
+        &self,
+        username: &str,
+        address: IpAddr,
+        result: &Result<Login, LoginError>,
+        alarms: &[Alarm],
+    ) -> Result<(), StoreError> {
+        let (actor, outcome) = match result {
+            Ok(login) => (format!("user {}", login.user.id), AuditOutcome::Done),
+            Err(LoginError::Refused | LoginError::Scope(_)) => ("anybody".to_owned(), AuditOutcome::Refused),
+            // Nobody was refused, and the store may be the reason.
+            Err(_) => return Ok(()),
+        };
+        let event = AuditEvent::done(&actor, Action::Login, username).ended(outcome);
+        let mut events = vec![event.from_address(Some(address))];
+        for alarm in alarms {
+            let what = match alarm {
+                Alarm::AddressSprays => "address",
+                Alarm::NetworkSprays => "network",
+                Alarm::UnderAttack => "everywhere",
+            };
+            let event = AuditEvent::done("issuer", Action::Spraying, what).from_address(Some(address));
+            events.push(event);
+        }
+        self.store.add_audit(&events, &*self.host).await
     }
 }

@@ -1,10 +1,13 @@
 //! Serves connections: bounded in number and patience, and ended in order.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::future::Future;
-use std::sync::Arc;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -18,7 +21,9 @@ use crate::app::{App, router};
 use crate::clock::Host;
 use crate::config::Settings;
 use crate::keys::{Existing, KeyError, write_private};
+use crate::network::Peer;
 use crate::store::StoreError;
+use crate::store::redis::{FeedNews, Redis};
 
 /// The most connections at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 10_000;
@@ -28,8 +33,10 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(10);
 /// How soon what another process committed is noticed.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-/// How soon a revocation is published whose process ended between deciding and publishing it.
-const OUTBOX_INTERVAL: Duration = Duration::from_secs(1);
+/// How soon what a crash left unpublished is published.
+const REST_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest between two looks at the schedule of the keys, in seconds.
+const ROTATION_SECONDS_MAX: u64 = 60;
 /// How often there is housekeeping.
 const HOUSE_INTERVAL: Duration = Duration::from_secs(60);
 /// The pause after a connection could not be accepted: out of descriptors, most likely.
@@ -65,7 +72,7 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let app = App::open(settings, host).await?;
     app.publish().await?;
-    // What an earlier process decided and could not tell any more: before anybody is served.
+    // Before anybody is answered: what was decided before a crash is not served without.
     app.feed.publish_outbox().await?;
     let listen = listener.local_addr()?;
     let issuer = app.settings.issuer.as_str();
@@ -80,8 +87,10 @@ pub async fn serve(
     tracing::info!(%listen, issuer, data_dir = %app.settings.data_dir.display(), "ready");
     let background = [
         tokio::spawn(look(Arc::clone(&app))),
-        tokio::spawn(publish_outbox(Arc::clone(&app))),
         tokio::spawn(keep_house(Arc::clone(&app))),
+        tokio::spawn(publish_rest(Arc::clone(&app))),
+        tokio::spawn(rotate_keys(Arc::clone(&app))),
+        tokio::spawn(announce(Arc::clone(&app))),
     ];
     accept(&app, &listener, shutdown).await;
     for task in &background {
@@ -102,27 +111,31 @@ async fn accept(app: &Arc<App>, listener: &TcpListener, shutdown: impl Future<Ou
     let router = router(Arc::clone(app));
     let graceful = GracefulShutdown::new();
     let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let places = Places::default();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
         let accepted = async {
             let permit = Arc::clone(&free).acquire_owned().await.ok()?;
-            Some((next_connection(listener).await, permit))
+            let (stream, peer) = next_connection(listener).await;
+            Some((stream, peer, permit))
         };
-        let (stream, permit) = tokio::select! {
+        let (stream, peer, permit) = tokio::select! {
             accepted = accepted => match accepted {
                 Some(accepted) => accepted,
                 None => break,
             },
             () = &mut shutdown => break,
         };
-        let service = TowerToHyperService::new(Router::clone(&router));
+        // More of one address wait at its end: the connection is closed, and others find room.
+        let Some(place) = Place::take(&places, peer, &app.settings) else { continue };
+        let service = TowerToHyperService::new(Router::clone(&router).layer(Extension(Peer(peer))));
         let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(error, "connection ended");
             }
-            drop(permit);
+            drop((permit, place));
         });
     }
     app.close();
@@ -131,13 +144,47 @@ async fn accept(app: &Arc<App>, listener: &TcpListener, shutdown: impl Future<Ou
     }
 }
 
-async fn next_connection(listener: &TcpListener) -> TcpStream {
+/// How many connections each address has.
+type Places = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
+/// A connection's place among those of its address, given back when it ends.
+#[derive(Debug)]
+struct Place {
+    places: Places,
+    peer: IpAddr,
+}
+
+impl Place {
+    /// `None` when the address has as many as it may.
+    fn take(places: &Places, peer: IpAddr, settings: &Settings) -> Option<Self> {
+        let mut taken = places.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = taken.entry(peer).or_default();
+        let free = *count < settings.connections_per_address_max
+            || settings.trusted_proxies.covers(peer.to_canonical());
+        *count += usize::from(free);
+        free.then(|| Self { places: Arc::clone(places), peer })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Entry::Occupied(mut count) = taken.entry(self.peer) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
+    }
+}
+
+async fn next_connection(listener: &TcpListener) -> (TcpStream, IpAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 // Answers are small and whole; waiting to fill a packet would only delay them.
                 let _ = stream.set_nodelay(true);
-                return stream;
+                return (stream, peer.ip());
             }
             Err(error) => {
                 tracing::warn!(%error, "connection not accepted");
@@ -147,24 +194,64 @@ async fn next_connection(listener: &TcpListener) -> TcpStream {
     }
 }
 
+/// Notices what other processes committed: when Redis tells of it, and now and then in any case.
 async fn look(app: Arc<App>) {
     let mut ticks = interval(LOOK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let news = app.redis.as_ref().map(Redis::listen);
+    let mut heard = news.as_ref().map(FeedNews::positions);
     loop {
-        ticks.tick().await;
+        match &mut heard {
+            Some(heard) => {
+                tokio::select! {
+                    _ = ticks.tick() => {}
+                    _ = heard.changed() => {}
+                }
+            }
+            None => {
+                ticks.tick().await;
+            }
+        }
         if let Err(error) = app.feed.look().await {
             tracing::warn!(%error, "feed position not read");
         }
     }
 }
 
-async fn publish_outbox(app: Arc<App>) {
-    let mut ticks = interval(OUTBOX_INTERVAL);
+/// Publishes what a crash left unpublished.
+async fn publish_rest(app: Arc<App>) {
+    let mut ticks = interval(REST_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
         if let Err(error) = app.feed.publish_outbox().await {
-            tracing::warn!(%error, "outbox not published");
+            tracing::warn!(%error, "revocations not published");
+        }
+    }
+}
+
+/// Has signing keys follow each other, also by what other replicas did.
+async fn rotate_keys(app: Arc<App>) {
+    let schedule = app.settings.keys.schedule(app.settings.token);
+    let seconds = (schedule.prepublish_seconds / 4).clamp(1, ROTATION_SECONDS_MAX);
+    let mut ticks = interval(Duration::from_secs(seconds));
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = app.rotate_keys().await {
+            tracing::error!(%error, "signing keys not rotated");
+        }
+    }
+}
+
+/// Tells the other replicas how far the feed has come.
+async fn announce(app: Arc<App>) {
+    let Some(redis) = app.redis.clone() else { return };
+    let mut positions = app.feed.positions();
+    while positions.changed().await.is_ok() {
+        let position = *positions.borrow_and_update();
+        if let Err(error) = redis.announce(position).await {
+            tracing::debug!(%error, "feed position not announced");
         }
     }
 }

@@ -8,14 +8,17 @@ use tollgate_shared::token::{AccessToken, IssueError, IssuedStatus};
 use zeroize::Zeroizing;
 
 use crate::app::App;
+use crate::audit::{Action, AuditEvent, AuditOutcome};
+use crate::client::Client;
 use crate::clock::{EntropyError, random, random_below};
 use crate::credential::new_id;
+use crate::oauth::scope::{ScopeError, Scopes};
 use crate::refresh::RefreshToken;
-use crate::session::RefreshRefusal;
+use crate::session::{Attempt, RefreshRefusal, Verdict, judge};
 use crate::status::TakenIndex;
 use crate::store::{
-    CutOffKeys, Exchange, KnownRefresh, NewSession, Presented, Rotation, StartedSession, StoreError,
-    TokenLife, User, UserRecord, slot_of,
+    CutOffKeys, EndReason, Exchange, KnownRefresh, NewSession, Presented, Rotation, StartedSession,
+    StoreError, TokenLife, User, UserRecord, slot_of,
 };
 
 /// The start of what a device is known by.
@@ -54,6 +57,22 @@ impl std::fmt::Debug for SessionTokens {
     }
 }
 
+/// A client's own token.
+pub struct ClientToken {
+    /// The token.
+    pub access_token: String,
+    /// How long it lives, in seconds.
+    pub expires_in: u64,
+    /// What it is good for.
+    pub scope: Scopes,
+}
+
+impl std::fmt::Debug for ClientToken {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("ClientToken").field("scope", &self.scope).finish_non_exhaustive()
+    }
+}
+
 /// Why there are no tokens.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
@@ -68,9 +87,9 @@ pub enum SessionError {
         /// The session that was ended.
         session: String,
     },
-    /// The session may not have one of the scopes.
-    #[error("scope is not the session's")]
-    Scope,
+    /// The scope cannot be had, or is none.
+    #[error(transparent)]
+    Scope(#[from] ScopeError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -153,8 +172,12 @@ impl App {
             session: Some(&id),
         };
         let access_token = self.access_token(facts, dates, TakenIndex { index, expires_at_max })?;
-        let tokens =
-            SessionTokens { access_token, expires_in: life(dates), scope, refresh_token: refresh.reveal() };
+        let tokens = SessionTokens {
+            access_token,
+            expires_in: lives_for(dates),
+            scope,
+            refresh_token: refresh.reveal(),
+        };
         Ok(Some((tokens, device_token)))
     }
 
@@ -170,7 +193,7 @@ impl App {
     ) -> Result<SessionTokens, SessionError> {
         let unknown = SessionError::Refused(RefreshRefusal::Unknown);
         // What can be refused without a change is refused first: it costs no index and no lock.
-        let KnownRefresh { session, user } =
+        let KnownRefresh { session, user, .. } =
             self.store.refresh_token(token.slot(), token.digest()).await?.ok_or(unknown)?;
         if session.client != client {
             return Err(SessionError::Refused(RefreshRefusal::OtherClient));
@@ -211,10 +234,13 @@ impl App {
                 };
                 let access_token = self.access_token(facts, dates, taken)?;
                 let refresh_token = child.reveal();
-                Ok(SessionTokens { access_token, expires_in: life(dates), scope, refresh_token })
+                Ok(SessionTokens { access_token, expires_in: lives_for(dates), scope, refresh_token })
             }
             Rotation::Reused { session } => {
                 self.feed.publish_outbox().await?;
+                let actor = format!("client {client}");
+                let event = AuditEvent::done(&actor, Action::RefreshReuse, &session.user_id);
+                self.audit(event.ended(AuditOutcome::Refused).saying(&session.id)).await?;
                 Err(SessionError::Reused { user_id: session.user_id, session: session.id })
             }
             Rotation::Refused(refusal) => Err(SessionError::Refused(refusal)),
@@ -228,19 +254,115 @@ impl App {
         session_scope: &str,
         user: &User,
     ) -> Result<String, SessionError> {
-        let may = self.scopes_of(user).await?;
-        let has: Vec<&str> = session_scope.split(' ').filter(|scope| !scope.is_empty()).collect();
-        let asked = asked.map(|asked| asked.split(' ').filter(|scope| !scope.is_empty()).collect::<Vec<_>>());
-        if asked.as_ref().is_some_and(|asked| asked.iter().any(|scope| !has.contains(scope))) {
-            return Err(SessionError::Scope);
-        }
-        let mut granted: Vec<&str> = Vec::new();
-        for scope in asked.unwrap_or(has) {
-            if may.iter().any(|known| known == scope) && !granted.contains(&scope) {
-                granted.push(scope);
-            }
-        }
-        Ok(granted.join(" "))
+        let asked = Scopes::parse(session_scope)?.narrowed(asked)?;
+        Ok(asked.still_held(&self.scopes_of(user).await?).to_string())
+    }
+
+    /// A token for a client itself (RFC 6749 section 4.4).
+    ///
+    /// # Errors
+    /// See [`SessionError`].
+    pub async fn client_token(
+        &self,
+        client: &Client,
+        scope: Option<&str>,
+    ) -> Result<ClientToken, SessionError> {
+        let id = client.id.as_str();
+        let mut held = client.scopes.clone();
+        held.extend(self.store.permissions(&client.roles).await?);
+        let scope = Scopes::granted(scope, &held)?;
+        let keys = CutOffKeys {
+            subject: id,
+            client: id,
+            tenant: client.tenant.as_deref(),
+            issuer: self.settings.issuer.as_str(),
+            session: None,
+        };
+        let cut_off = self.store.cut_off(keys).await?;
+        let taken = self.indices.next().await?;
+        let life = TokenLife { seconds: self.lifetime_seconds()?, expires_at_max: taken.expires_at_max };
+        let dates = StartedSession::dated(self.host.seconds(), cut_off.issued_before, life);
+        let facts = TokenFacts {
+            subject: id,
+            client: id,
+            scope: &scope.to_string(),
+            roles: &client.roles,
+            tenant: client.tenant.as_deref(),
+            plan: &client.plan,
+            session: None,
+        };
+        let access_token = self.access_token(facts, dates, taken)?;
+        Ok(ClientToken { access_token, expires_in: lives_for(dates), scope })
+    }
+
+    /// A refresh token that would be exchanged now, with its session.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn live_refresh(&self, token: &RefreshToken) -> Result<Option<KnownRefresh>, StoreError> {
+        let Some(known) = self.store.refresh_token(token.slot(), token.digest()).await? else {
+            return Ok(None);
+        };
+        let KnownRefresh { session, leaf, user } = &known;
+        let keys = CutOffKeys {
+            subject: &session.user_id,
+            client: &session.client,
+            tenant: user.as_ref().and_then(|user| user.user.tenant.as_deref()),
+            issuer: self.settings.issuer.as_str(),
+            session: Some(&session.id),
+        };
+        let began_before = self.store.cut_off(keys).await?.began_before;
+        let now = self.host.now().wall;
+        let attempt = Attempt { client: &session.client, began_before, grace_ms: 0, now };
+        // One that was exchanged is over, also while its grace lasts.
+        let live = leaf.rotated_at.is_none() && judge(&session.family(), *leaf, attempt) == Verdict::Rotate;
+        Ok(live.then_some(known))
+    }
+
+    /// Ends a session of a user; when this returns, that is published.
+    ///
+    /// # Errors
+    /// [`StoreError::Missing`] when the user has no such session.
+    pub async fn end_session(
+        &self,
+        user_id: &str,
+        session: &str,
+        reason: EndReason,
+        actor: &str,
+    ) -> Result<(), StoreError> {
+        self.store.end_session(user_id, session, reason, actor, &*self.host).await?;
+        self.feed.publish_outbox().await?;
+        let action = if reason == EndReason::Logout { Action::Logout } else { Action::SessionEnd };
+        self.audit(AuditEvent::done(actor, action, user_id).saying(session)).await
+    }
+
+    /// Ends every session of a user; when this returns, that is published.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn end_sessions(
+        &self,
+        user_id: &str,
+        reason: EndReason,
+        actor: &str,
+    ) -> Result<(), StoreError> {
+        self.store.end_sessions(user_id, reason, actor, &*self.host).await?;
+        self.feed.publish_outbox().await?;
+        let action = if reason == EndReason::Logout { Action::Logout } else { Action::SessionEnd };
+        self.audit(AuditEvent::done(actor, action, user_id).saying("all")).await
+    }
+
+    /// Whether a tenant's users and clients are refused. One that does not exist refuses nobody.
+    pub(crate) async fn is_tenant_disabled(&self, tenant: &str) -> Result<bool, StoreError> {
+        Ok(self.store.tenant(tenant).await?.is_some_and(|(tenant, _)| tenant.disabled))
+    }
+
+    /// Writes to the audit log.
+    ///
+    /// # Errors
+    /// [`StoreError`]; what was to be recorded must not be acknowledged then.
+    pub async fn audit(&self, event: AuditEvent) -> Result<(), StoreError> {
+        self.store.add_audit(&[event], &*self.host).await
     }
 
     pub(crate) fn access_token(
@@ -282,7 +404,7 @@ impl App {
 }
 
 /// How long a token lives, in seconds.
-pub(crate) fn life(dates: StartedSession) -> u64 {
+fn lives_for(dates: StartedSession) -> u64 {
     dates.expires_at.0.saturating_sub(dates.issued_at.0)
 }
 

@@ -47,7 +47,7 @@ pub use sessions::{EndReason, NewSession, SessionRecord, StartedSession, TokenLi
 pub use shard_move::SlotMove;
 pub use shards::slot_of;
 pub use signing_keys::KeyChange;
-pub use users::{NewUser, User, UserChange, UserRecord};
+pub use users::{NOBODY, NewUser, User, UserChange, UserRecord};
 
 use crate::clock::Host;
 use database::Database;

@@ -5,6 +5,7 @@ mod feed;
 mod login;
 mod oauth;
 mod quota;
+mod sessions;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
+use base64ct::Encoding as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tollgate_shared::revocation::{FeedMessage, FeedState};
@@ -22,8 +24,10 @@ use tollgate_shared::wire::feed::TrustAnchor;
 use tower::ServiceExt;
 
 use crate::app::{App, router};
+use crate::client::{AuthenticationOrder, ClientOrder};
 use crate::clock::{EntropyError, Host, SystemHost};
-use crate::config::{Flags, PasswordSettings, Settings};
+use crate::config::{Flags, PasswordSettings, Settings, ThrottleSettings};
+use crate::throttle::Rate;
 
 const PASSWORD: &str = "correct horse";
 const START: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -90,7 +94,10 @@ fn settings(folder: &Path) -> Settings {
         workers: 2,
         memory_max_mib: 1,
     };
-    Settings { password, ..settings }
+    // Every request of a test is of one address.
+    let address = Rate::new(10_000, 1_000, 10_000);
+    let throttle = ThrottleSettings { address, network: address, ..settings.throttle };
+    Settings { password, throttle, ..settings }
 }
 
 impl Bench {
@@ -130,6 +137,30 @@ impl Bench {
         answer.json()
     }
 
+    /// A client that has a secret and every right there is, and the `Authorization` that it sends.
+    async fn confidential(&self, id: &str) -> String {
+        let order = ClientOrder {
+            id: Some(id.to_owned()),
+            name: id.to_owned(),
+            auth: AuthenticationOrder::Secret,
+            grants: ["login", "refresh_token", "client_credentials"].map(str::to_owned).to_vec(),
+            scopes: vec!["read".to_owned(), "write".to_owned()],
+            may_introspect: true,
+            ..ClientOrder::default()
+        };
+        let new = order.checked(&self.app.plans, &*self.host).unwrap();
+        self.app.store.add_client(&new.client, self.host.seconds()).await.unwrap();
+        let pair = format!("{id}:{}", new.secret.unwrap().reveal());
+        format!("Basic {}", base64ct::Base64::encode_string(pair.as_bytes()))
+    }
+
+    /// The ids of the sessions of a user that are not over.
+    async fn sessions(&self, name: &str) -> Vec<String> {
+        let user = self.app.store.user_named(name).await.unwrap().unwrap().user;
+        let sessions = self.app.store.sessions_of(&user.id, self.host.seconds()).await.unwrap();
+        sessions.into_iter().map(|session| session.id).collect()
+    }
+
     async fn post(&self, path: &str, credential: Option<&str>, body: &Value) -> Answer {
         self.send(Method::POST, path, credential, "application/json", body.to_string()).await
     }
@@ -150,9 +181,21 @@ impl Bench {
         kind: &str,
         body: String,
     ) -> Answer {
+        let authorization = credential.map(|credential| format!("Bearer {credential}"));
+        self.authorized(method, path, authorization.as_deref(), kind, body).await
+    }
+
+    async fn authorized(
+        &self,
+        method: Method,
+        path: &str,
+        authorization: Option<&str>,
+        kind: &str,
+        body: String,
+    ) -> Answer {
         let mut request = Request::builder().method(method).uri(path);
-        if let Some(credential) = credential {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {credential}"));
+        if let Some(authorization) = authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
         }
         if !kind.is_empty() {
             request = request.header(header::CONTENT_TYPE, kind);

@@ -318,7 +318,12 @@ async fn launch(
         "--ready-file".into(),
         ready_file.clone().into(),
     ];
-    let process = Process::spawn(name, program, arguments, &options.variables, evidence.folder())?;
+    // All that a test does comes from one address; what is tested of the limits sets them itself.
+    let mut variables: Vec<(String, String)> = ["ADDRESS_PER_MINUTE", "NETWORK_PER_MINUTE"]
+        .map(|limit| (format!("TOLLGATE_THROTTLE__{limit}"), "1000000".to_owned()))
+        .to_vec();
+    variables.extend(options.variables.iter().cloned());
+    let process = Process::spawn(name, program, arguments, &variables, evidence.folder())?;
     // The inner result ends the wait at once when the process has ended.
     let ready = eventually("the issuer to be ready", READY_DEADLINE, async || {
         if let Err(ended) = process.ensure_running() {

@@ -17,6 +17,7 @@ use super::{
     ConfigError, FeedSettings, LIFETIME_SECONDS_MAX, LogFormat, LogSettings, PasswordSettings, Settings,
     Source, TokenSettings,
 };
+use crate::network::TrustedProxies;
 
 /// All settings, as TOML has them.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -28,6 +29,8 @@ pub struct Document {
     pub audience: String,
     pub data_dir: PathBuf,
     pub metrics_public: bool,
+    pub trusted_proxies: Vec<String>,
+    pub connections_per_address_max: usize,
     pub default_plan: String,
     pub token: TokenDocument,
     pub keys: KeysDocument,
@@ -98,6 +101,8 @@ impl Default for Document {
             audience: "api".to_owned(),
             data_dir: PathBuf::from("tollgate-data"),
             metrics_public: false,
+            trusted_proxies: Vec::new(),
+            connections_per_address_max: 1_000,
             default_plan: "free".to_owned(),
             token: TokenDocument::default(),
             keys: KeysDocument::default(),
@@ -181,6 +186,8 @@ impl Document {
             audience,
             data_dir,
             metrics_public,
+            trusted_proxies,
+            connections_per_address_max,
             default_plan,
             token,
             keys,
@@ -195,6 +202,12 @@ impl Document {
         } = self;
         within(!audience.is_empty() && audience.len() <= 255, "audience", "1 to 255 bytes long")?;
         within(!data_dir.as_os_str().is_empty(), "data_dir", "a folder")?;
+        let connections = 1..=10_000;
+        within(
+            connections.contains(connections_per_address_max),
+            "connections_per_address_max",
+            "1 to 10000",
+        )?;
         let plans = checked_plans(plans)?;
         let settings = Settings {
             listen: listen
@@ -204,6 +217,9 @@ impl Document {
             audience: audience.clone(),
             data_dir: data_dir.clone(),
             metrics_public: *metrics_public,
+            trusted_proxies: TrustedProxies::parse(trusted_proxies)
+                .ok_or_else(|| fault("trusted_proxies", "addresses or networks such as 10.0.0.0/8"))?,
+            connections_per_address_max: *connections_per_address_max,
             token: token.checked()?,
             keys: keys.checked()?,
             password: password.checked()?,

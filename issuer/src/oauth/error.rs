@@ -185,6 +185,7 @@ impl From<Refusal> for OAuthError {
             | Refusal::Exists
             | Refusal::Changed
             | Refusal::StaleSequence => Self::InvalidRequest(RequestFault::Value),
+            Refusal::TooMany { retry_after_seconds } => Self::TooManyRequests { retry_after_seconds },
             Refusal::Busy => Self::TemporarilyUnavailable { retry_after_seconds: BUSY_RETRY_SECONDS },
             Refusal::Unavailable => {
                 Self::TemporarilyUnavailable { retry_after_seconds: UNAVAILABLE_RETRY_SECONDS }

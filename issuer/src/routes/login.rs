@@ -1,9 +1,11 @@
 //! `POST /v1/login`
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
@@ -15,6 +17,7 @@ use crate::client::FIRST_PARTY;
 use crate::error::{Refusal, defect};
 use crate::login::{Login, LoginError, LoginRequest};
 use crate::metrics::LoginOutcome;
+use crate::network::Peer;
 use crate::password::{Password, TypedPassword};
 use crate::sessions::{SessionError, SessionTokens};
 
@@ -29,15 +32,23 @@ pub(crate) struct LoginBody {
     client_id: Option<String>,
     scope: Option<String>,
     device: Option<String>,
+    device_token: Option<TypedPassword>,
 }
 
-pub(crate) async fn login(State(app): State<Arc<App>>, body: Result<Json<LoginBody>, Refusal>) -> Response {
+pub(crate) async fn login(
+    State(app): State<Arc<App>>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    body: Result<Json<LoginBody>, Refusal>,
+) -> Response {
     let started = app.host.now().monotonic;
-    let result = answer(&app, body).await;
+    let peer = peer.map_or(Peer::NONE, |Extension(peer)| peer);
+    let address = app.settings.trusted_proxies.client(peer, &headers);
+    let result = answer(&app, address, body).await;
     let outcome = match &result {
         Ok(_) => LoginOutcome::Admitted,
         Err(Refusal::Login) => LoginOutcome::Refused,
-        Err(Refusal::Busy) => LoginOutcome::Busy,
+        Err(Refusal::Busy | Refusal::TooMany { .. }) => LoginOutcome::Busy,
         Err(Refusal::Unavailable | Refusal::Internal) => LoginOutcome::Failed,
         Err(
             Refusal::Invalid(_)
@@ -59,20 +70,28 @@ pub(crate) async fn login(State(app): State<Arc<App>>, body: Result<Json<LoginBo
     result.into_response()
 }
 
-async fn answer(app: &App, body: Result<Json<LoginBody>, Refusal>) -> Result<Response, Refusal> {
-    let Json(LoginBody { username, password, client_id, scope, device }) = body?;
+async fn answer(
+    app: &App,
+    address: IpAddr,
+    body: Result<Json<LoginBody>, Refusal>,
+) -> Result<Response, Refusal> {
+    let Json(LoginBody { username, password, client_id, scope, device, device_token }) = body?;
     let client = client_id.unwrap_or_else(|| FIRST_PARTY.to_owned());
     bounded("username", &username)?;
     bounded("client_id", &client)?;
     if let Some(device) = &device {
         bounded("device", device)?;
     }
+    if let Some(token) = &device_token {
+        bounded("device_token", &token.0)?;
+    }
+    let device_token = device_token.map(|token| token.0);
     if scope.as_ref().is_some_and(|scope| scope.len() > SCOPE_BYTES_MAX) {
         return Err(Refusal::Invalid(format!("scope: must be at most {SCOPE_BYTES_MAX} bytes long")));
     }
     let password = Password::new(password.0)?;
     let Login { tokens, device_token, user } =
-        app.log_in(LoginRequest { username, password, client, scope, device }).await?;
+        app.log_in(LoginRequest { address, username, password, client, scope, device, device_token }).await?;
     let SessionTokens { access_token, expires_in, scope, refresh_token } = tokens;
     let body = json!({
         "access_token": access_token,
@@ -90,6 +109,12 @@ impl From<LoginError> for Refusal {
     fn from(error: LoginError) -> Self {
         match error {
             LoginError::Refused => Self::Login,
+            LoginError::TooMany(refused) => {
+                Self::TooMany { retry_after_seconds: refused.retry_after_seconds }
+            }
+            LoginError::Client => {
+                Self::Invalid("client_id: is unknown, disabled, or has no logins".to_owned())
+            }
             LoginError::Scope(_) => Self::Scope,
             LoginError::Password(error) => error.into(),
             LoginError::Store(error) => error.into(),

@@ -43,6 +43,8 @@ pub struct Exchange {
 pub struct KnownRefresh {
     /// The session.
     pub session: SessionRecord,
+    /// The token.
+    pub leaf: Leaf,
     /// The user; `None` when there is none any more.
     pub user: Option<UserRecord>,
 }
@@ -80,9 +82,9 @@ impl Store {
     ) -> Result<Option<KnownRefresh>, StoreError> {
         let operation = move |database: Database| async move {
             let mut read = database.read_slot(slot).await?;
-            let Some((session, _, _)) = find(&mut read, digest).await? else { return Ok(None) };
+            let Some((session, leaf, _)) = find(&mut read, digest).await? else { return Ok(None) };
             let user = user_in(&mut read, &session.user_id).await?;
-            Ok(Some(KnownRefresh { session, user }))
+            Ok(Some(KnownRefresh { session, leaf, user }))
         };
         self.shards.on_slot(slot, operation).await
     }

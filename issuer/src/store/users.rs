@@ -14,7 +14,7 @@ use crate::clock::Host;
 /// A name without a user that is older than this was left by a crash, and free.
 const ORPHAN_SECONDS: u64 = 60;
 /// Nobody has this id: looked up when there is no such name, so that the work is the same.
-const NOBODY: &str = "u_nobody";
+pub const NOBODY: &str = "u_nobody";
 
 /// A user, as logins and quotas need them.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,6 +12,16 @@ fn case(method: &Method, path: &str) -> Option<(&'static str, &'static str, Stri
         ("POST", "/oauth2/revoke") => {
             ("/oauth2/revoke", "application/x-www-form-urlencoded", "token=x".to_owned())
         }
+        ("POST", "/oauth2/introspect") => {
+            ("/oauth2/introspect", "application/x-www-form-urlencoded", "token=x".to_owned())
+        }
+        ("POST", "/oauth2/token") => {
+            ("/oauth2/token", "application/x-www-form-urlencoded", "grant_type=client_credentials".to_owned())
+        }
+        ("POST", "/v1/logout") => ("/v1/logout", "", String::new()),
+        ("POST", "/v1/logout-all") => ("/v1/logout-all", "", String::new()),
+        ("GET", "/v1/sessions") => ("/v1/sessions", "", String::new()),
+        ("DELETE", "/v1/sessions/{id}") => ("/v1/sessions/SESSION", "", String::new()),
         ("GET", "/v1/edge/feed") => ("/v1/edge/feed", "", String::new()),
         ("POST", "/v1/edge/quota") => {
             ("/v1/edge/quota", json, json!({ "edge": "eu-1", "epoch": "e", "sequence": 1 }).to_string())
@@ -36,38 +46,55 @@ async fn every_route_that_is_not_public_refuses_everyone_else() {
     let edge = bench.edge("eu-1").await;
     bench.edge("eu-9").await;
     let stranger = format!("{}x", &bench.operator[..bench.operator.len() - 1]);
+    bench.user("alice").await;
+    let service = bench.confidential("service").await;
     for (method, path, access) in routes() {
+        let person = bench.login("alice").await;
+        let person_token = format!("Bearer {}", person["access_token"].as_str().unwrap());
+        let (operator, edge) = (format!("Bearer {}", bench.operator), format!("Bearer {edge}"));
         let (right, wrong) = match access {
             Access::Public => continue,
-            Access::Operator | Access::TokenHolder => (&bench.operator, &edge),
-            Access::Edge => (&edge, &bench.operator),
+            Access::OAuthClient => (&service, &edge),
+            Access::Operator => (&operator, &edge),
+            Access::Edge => (&edge, &operator),
+            Access::User => (&person_token, &operator),
         };
         let (uri, kind, body) = case(&method, path).unwrap_or_else(|| panic!("no case for {method} {path}"));
-        let send = |credential| bench.send(method.clone(), uri, credential, kind, body.clone());
-        for credential in [
+        let session = bench.sessions("alice").await.first().cloned().unwrap_or_default();
+        let uri = uri.replace("SESSION", &session);
+        let send = |authorization| bench.authorized(method.clone(), &uri, authorization, kind, body.clone());
+        let stranger = format!("Bearer {stranger}");
+        for authorization in [
             None,
-            Some("garbage"),
-            Some("tgo_00000000_00000000000000000000000000000000"),
+            Some("Bearer garbage"),
+            Some("Bearer tgo_00000000_00000000000000000000000000000000"),
+            Some("Basic c2VydmljZTp3cm9uZw=="),
             Some(stranger.as_str()),
         ] {
-            let answer = send(credential).await;
-            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{method} {path} {credential:?}");
+            let answer = send(authorization).await;
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{method} {path} {authorization:?}");
             // Who comes to an OAuth route with nothing is told how clients authenticate.
-            let basic = access == Access::TokenHolder && credential.is_none();
+            let bearer = authorization.is_some_and(|value| value.starts_with("Bearer"));
+            let basic = access == Access::OAuthClient && !bearer;
             let scheme = if basic { "Basic " } else { "Bearer " };
             assert!(answer.header(header::WWW_AUTHENTICATE).starts_with(scheme), "{method} {path}");
-            if access == Access::TokenHolder {
+            if access == Access::OAuthClient {
                 assert_eq!(answer.json(), json!({ "error": "invalid_client" }));
             } else {
                 assert_eq!(answer.header(header::CONTENT_TYPE), "application/problem+json");
             }
         }
         let answer = send(Some(wrong)).await;
-        if access == Access::TokenHolder {
-            assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{method} {path}");
-            assert_eq!(answer.json(), json!({ "error": "unauthorized_client" }));
-        } else {
-            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{method} {path}");
+        match access {
+            Access::OAuthClient => {
+                assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{method} {path}");
+                assert_eq!(answer.json(), json!({ "error": "unauthorized_client" }));
+            }
+            // What an operator has is no token at all.
+            Access::User => assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{method} {path}"),
+            Access::Public | Access::Operator | Access::Edge => {
+                assert_eq!(answer.status, StatusCode::FORBIDDEN, "{method} {path}");
+            }
         }
         let answer = send(Some(right)).await;
         assert!(answer.status.is_success(), "{method} {path}: {}", answer.status);

@@ -42,8 +42,14 @@ async fn a_token_is_revoked_by_its_client_or_an_operator_only() {
     bench.user("alice").await;
     let token = bench.login("alice").await["access_token"].as_str().unwrap().to_owned();
     let before = bench.app.store.position().await.unwrap();
-    let form = format!("token={token}&client_id=another");
-    let answer = bench.form("/oauth2/revoke", None, &form).await;
+    let form = format!("token={token}&client_id=unknown");
+    assert_eq!(bench.form("/oauth2/revoke", None, &form).await.json()["error"], "invalid_client");
+    let another = bench.confidential("another").await;
+    let form = "application/x-www-form-urlencoded";
+    let revoke = async |body: String| {
+        bench.authorized(Method::POST, "/oauth2/revoke", Some(&another), form, body).await
+    };
+    let answer = revoke(format!("token={token}")).await;
     assert_eq!(
         (answer.status, answer.json()),
         (StatusCode::BAD_REQUEST, json!({ "error": "invalid_grant" }))
@@ -51,7 +57,7 @@ async fn a_token_is_revoked_by_its_client_or_an_operator_only() {
     let twice =
         bench.form("/oauth2/revoke", None, &format!("token={token}&token=x&client_id=first-party")).await;
     assert_eq!(twice.json()["error"], "invalid_request");
-    let answer = bench.form("/oauth2/revoke", None, "token=garbage&client_id=another").await;
+    let answer = revoke("token=garbage".to_owned()).await;
     assert_eq!((answer.status, answer.body.len()), (StatusCode::OK, 0));
     assert_eq!(bench.app.store.position().await.unwrap(), before);
     let answer = bench.form("/oauth2/revoke", Some(&bench.operator), &format!("token={token}")).await;

@@ -42,6 +42,14 @@ pub(super) struct Bench {
     _postgres: Option<PostgresServer>,
 }
 
+/// What a request says.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Body<'b> {
+    Json(&'b Value),
+    Form(&'b [(&'b str, &'b str)]),
+    Empty,
+}
+
 /// What a login gave to a client.
 #[derive(Clone, Debug)]
 pub(super) struct Session {
@@ -105,7 +113,8 @@ impl Bench {
 
     /// Logs in with this password; `None` when that is refused.
     pub(super) async fn try_login(&self, name: &str, password: &str) -> Option<Session> {
-        let answer = self.post("/v1/login", None, &json!({ "username": name, "password": password })).await;
+        let login = json!({ "username": name, "password": password });
+        let answer = self.post("/v1/login", None, Body::Json(&login)).await;
         let answer = answer.unwrap_or_else(|error| panic!("{error}"));
         match answer.status {
             200 => Some(Session::read(&answer.json().unwrap())),
@@ -118,9 +127,14 @@ impl Bench {
         self.try_login(name, PASSWORD).await.expect("the password is right")
     }
 
-    async fn post(&self, path: &str, token: Option<&str>, body: &Value) -> Result<Response, String> {
+    async fn post(&self, path: &str, token: Option<&str>, body: Body<'_>) -> Result<Response, String> {
         let client = Client::fresh_connections();
-        let request = client.post(&format!("{}{path}", self.issuer.base_url())).json(body);
+        let request = client.post(&format!("{}{path}", self.issuer.base_url()));
+        let request = match body {
+            Body::Json(value) => request.json(value),
+            Body::Form(fields) => request.form(fields),
+            Body::Empty => request,
+        };
         let request = match token {
             Some(token) => request.bearer(token),
             None => request,
@@ -129,10 +143,15 @@ impl Bench {
     }
 
     /// Sends a request to an issuer that is killed at this step of it. The client gets no answer.
-    pub(super) async fn kill_at_request(&mut self, step: &str, path: &str, body: &Value) {
+    pub(super) async fn kill_at_request(
+        &mut self,
+        step: &str,
+        path: &str,
+        token: Option<&str>,
+        body: Body<'_>,
+    ) {
         self.issuer.restart_with(&[("TOLLGATE_CRASH_AT", step)]).await.unwrap();
-        let operator = path.starts_with("/v1/admin").then(|| self.issuer.operator_token().to_owned());
-        let answer = self.post(path, operator.as_deref(), body).await;
+        let answer = self.post(path, token, body).await;
         assert!(answer.is_err(), "{step} was not reached: {}", answer.unwrap());
         let ended = self.issuer.process().wait_exit(SOON).await.unwrap();
         assert_eq!(ended.signal(), Some(SIGKILL), "{step}: {ended}");
@@ -148,11 +167,21 @@ impl Bench {
         self.issuer.restart().await.unwrap();
     }
 
-    /// Carries out an order, and gives back what came of it.
-    pub(super) async fn act(&self, order: &[&str]) -> Value {
+    /// Sends an order of the operator to an issuer that is killed at this step of it.
+    pub(super) async fn kill_at_operator(&mut self, step: &str, path: &str, body: &Value) {
+        let operator = self.issuer.operator_token().to_owned();
+        self.kill_at_request(step, path, Some(&operator), Body::Json(body)).await;
+    }
+
+    /// Has a refresh token exchanged by an issuer that is killed at this step of it.
+    pub(super) async fn kill_at_refresh(&mut self, step: &str, token: &str) {
+        self.kill_at_request(step, "/oauth2/token", None, Body::Form(&refreshing(token))).await;
+    }
+
+    /// Carries out an order.
+    pub(super) async fn act(&self, order: &[&str]) {
         let (ended, said) = self.order(order, None).await;
         assert!(ended.success(), "{order:?}: {ended}, {said}");
-        serde_json::from_str(&said).unwrap()
     }
 
     async fn order(&self, order: &[&str], crash_at: Option<&str>) -> (ExitStatus, String) {
@@ -166,16 +195,25 @@ impl Bench {
         (output.status, String::from_utf8(said).unwrap())
     }
 
-    /// Exchanges a refresh token; `Err` says why that was refused.
-    pub(super) async fn refresh(&self, token: &str) -> Result<(String, String), String> {
-        let answer = self.act(&["refresh", token]).await;
-        match answer["refused"].as_str() {
-            Some(why) => Err(why.to_owned()),
-            None => {
-                let text = |name: &str| answer[name].as_str().unwrap().to_owned();
-                Ok((text("access_token"), text("refresh_token")))
+    /// Exchanges a refresh token for an access token and the next one; `None` when it is refused.
+    pub(super) async fn refresh(&self, token: &str) -> Option<(String, String)> {
+        let answer = self.post("/oauth2/token", None, Body::Form(&refreshing(token))).await;
+        let answer = answer.unwrap_or_else(|error| panic!("{error}"));
+        let text = |pointer: &str| answer.json_at(pointer).unwrap().as_str().unwrap().to_owned();
+        match answer.status {
+            200 => Some((text("/access_token"), text("/refresh_token"))),
+            400 => {
+                assert_eq!(text("/error"), "invalid_grant");
+                None
             }
+            _ => panic!("{answer}"),
         }
+    }
+
+    /// Logs out of one session or of all, which succeeds.
+    pub(super) async fn log_out(&self, path: &str, token: &str) {
+        let answer = self.post(path, Some(token), Body::Empty).await.unwrap();
+        assert!((200..300).contains(&answer.status), "{answer}");
     }
 
     /// The URL of the home database.
@@ -188,16 +226,19 @@ impl Bench {
         numbers(&self.database, query).await
     }
 
-    /// Polls as the edge does, from where it is, and as one that has nothing; both must know the same then.
+    /// Polls as an edge that has nothing, and as the one that has followed all along; both must know the same.
     pub(super) async fn poll(&mut self) {
+        let mut followed = self.edge.state.take();
         self.poll_once().await;
-        let mut fresh = None;
-        std::mem::swap(&mut fresh, &mut self.edge.state);
-        self.poll_once().await;
-        if let Some(followed) = fresh {
-            let anew = self.edge.state.as_ref().unwrap();
-            assert_eq!(followed.position, anew.position);
-            assert_eq!(followed.revoked, anew.revoked, "an edge that followed knows what a new one does");
+        // Somebody may publish between the two polls; the feed comes to rest.
+        while followed.is_some() {
+            std::mem::swap(&mut followed, &mut self.edge.state);
+            self.poll_once().await;
+            let (one, other) = (followed.as_ref().unwrap(), self.edge.state.as_ref().unwrap());
+            if one.position == other.position {
+                assert_eq!(one.revoked, other.revoked, "an edge that followed knows what a new one does");
+                break;
+            }
         }
     }
 
@@ -265,6 +306,10 @@ impl Session {
             access,
         }
     }
+}
+
+fn refreshing(token: &str) -> [(&str, &str); 3] {
+    [("grant_type", "refresh_token"), ("client_id", "first-party"), ("refresh_token", token)]
 }
 
 /// What a token says, unverified.

@@ -2,10 +2,10 @@
 
 use serde_json::json;
 
-use super::bench::{Backend, Bench, PASSWORD};
+use super::bench::{Backend, Bench, Body, PASSWORD};
 use super::rotation::OUTBOX_STEPS;
 
-pub(super) const REVOKE_STEPS: &[&str] = &["write.begun:1", "feed.before_commit", "feed.committed"];
+pub(super) const REVOKE_STEPS: &[&str] = &["feed.before_commit", "feed.committed"];
 pub(super) const END_STEPS: &[&str] = &["revoke.ended", "revoke.before_commit", "revoke.committed"];
 pub(super) const LOGIN_STEPS: &[&str] = &[
     "block.before_commit",
@@ -27,7 +27,7 @@ async fn a_revocation_that_was_acknowledged_is_served(backend: Backend) {
         acknowledged.push(before.access);
         let after = bench.login(&name).await;
         let order = json!({ "dimension": "subject", "value": user });
-        bench.kill_at_request(step, "/v1/admin/revocations", &order).await;
+        bench.kill_at_operator(step, "/v1/admin/revocations", &order).await;
         bench.poll().await;
         for token in &acknowledged {
             assert!(bench.edge_refuses(token), "{step}");
@@ -36,7 +36,7 @@ async fn a_revocation_that_was_acknowledged_is_served(backend: Backend) {
         let logged = bench.numbers(&logged).await;
         assert_eq!(logged, [if *step == "feed.committed" { 2 } else { 1 }], "{step}");
         assert_eq!(bench.edge_refuses(&after.access), logged == [2], "{step}");
-        assert_eq!(bench.refresh(&after.refresh).await.is_err(), logged == [2], "{step}: sessions go with tokens");
+        assert_eq!(bench.refresh(&after.refresh).await.is_none(), logged == [2], "{step}: sessions go with tokens");
         bench.issuer.revoke_subject(&user).await.unwrap();
         bench.poll().await;
         assert!(bench.edge_refuses(&after.access), "{step}");
@@ -53,17 +53,20 @@ async fn a_session_is_ended_or_not(backend: Backend) {
     for step in [END_STEPS, OUTBOX_STEPS].concat() {
         let committed = !matches!(step, "revoke.ended" | "revoke.before_commit");
         let (one, two) = (bench.login("alice").await, bench.login("alice").await);
-        bench.kill_at_order(step, &["end-session", &one.user, &one.id]).await;
+        bench.kill_at_request(step, "/v1/logout", Some(&one.access), Body::Empty).await;
         bench.poll().await;
         assert_eq!(bench.edge_refuses(&one.access), committed, "{step}");
-        assert_eq!(bench.refresh(&one.refresh).await.is_err(), committed, "{step}");
+        assert_eq!(bench.refresh(&one.refresh).await.is_none(), committed, "{step}");
         assert!(!bench.edge_refuses(&two.access), "{step}: only that session is ended");
         let (access, refresh) = bench.refresh(&two.refresh).await.expect(step);
-        bench.kill_at_order(step, &["end-sessions", &two.user]).await;
+        bench.kill_at_request(step, "/v1/logout-all", Some(&access), Body::Empty).await;
         bench.poll().await;
         assert_eq!(bench.edge_refuses(&access), committed, "{step}");
-        assert_eq!(bench.refresh(&refresh).await.is_err(), committed, "{step}");
-        bench.act(&["end-sessions", &two.user]).await;
+        assert_eq!(bench.refresh(&refresh).await.is_none(), committed, "{step}");
+        if !committed {
+            bench.log_out("/v1/logout", &one.access).await;
+            bench.log_out("/v1/logout-all", &access).await;
+        }
         bench.poll().await;
         assert!(bench.edge_refuses(&one.access) && bench.edge_refuses(&access), "{step}");
         assert_eq!(bench.numbers("SELECT COUNT(*) FROM outbox").await, [0], "{step}");
@@ -83,7 +86,7 @@ async fn a_login_that_was_acknowledged_lasts(backend: Backend) {
         let before = bench.login("alice").await;
         let known = bench.numbers(&count).await[0];
         let login = json!({ "username": "alice", "password": PASSWORD });
-        bench.kill_at_request(step, "/v1/login", &login).await;
+        bench.kill_at_request(step, "/v1/login", None, Body::Json(&login)).await;
         let left = bench.numbers(&count).await[0] - known;
         assert_eq!(left, i64::from(*step == "login.committed"), "{step}");
         let leaves = "SELECT COUNT(*) FROM sessions WHERE (SELECT COUNT(*) FROM refresh_tokens \

@@ -11,9 +11,9 @@ pub(super) const STEPS: &[&str] = &[
     "move.cleared",
     "move.copied",
     "move.owned",
-    "move.settled",
     "move.before_tidied",
     "move.tidied",
+    "move.settled",
 ];
 
 /// No two databases have a slot at any moment; once the move is taken up, the other one has it, with everything of its

@@ -1,0 +1,74 @@
+//! `/v1/logout`, `/v1/logout-all`, `/v1/sessions`: what people do with their own sessions.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use super::{NO_STORE, json};
+use crate::access::Person;
+use crate::app::App;
+use crate::error::Refusal;
+use crate::store::{EndReason, SessionRecord};
+
+/// `POST /v1/logout`: ends the session that the token is of.
+pub(crate) async fn logout(
+    State(app): State<Arc<App>>,
+    Extension(Person { id, session }): Extension<Person>,
+) -> Result<Response, Refusal> {
+    app.end_session(&id, &session, EndReason::Logout, &format!("user {id}")).await?;
+    Ok(done())
+}
+
+/// `POST /v1/logout-all`: ends every session of the person.
+pub(crate) async fn logout_all(
+    State(app): State<Arc<App>>,
+    Extension(Person { id, .. }): Extension<Person>,
+) -> Result<Response, Refusal> {
+    app.end_sessions(&id, EndReason::Logout, &format!("user {id}")).await?;
+    Ok(done())
+}
+
+/// `GET /v1/sessions`: the person's sessions, the one that began last first.
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    Extension(Person { id, session: current }): Extension<Person>,
+) -> Result<Response, Refusal> {
+    let sessions = app.store.sessions_of(&id, app.host.seconds()).await?;
+    let sessions: Vec<_> = sessions.iter().map(|session| session_to_json(session, &current)).collect();
+    Ok(json(StatusCode::OK, &json!({ "sessions": sessions })))
+}
+
+/// `DELETE /v1/sessions/{id}`: ends one of the person's sessions.
+pub(crate) async fn end(
+    State(app): State<Arc<App>>,
+    Extension(Person { id, .. }): Extension<Person>,
+    Path(session): Path<String>,
+) -> Result<Response, Refusal> {
+    // No database takes it, and no session is called so.
+    if session.contains('\0') {
+        return Err(Refusal::NotFound);
+    }
+    app.end_session(&id, &session, EndReason::Ended, &format!("user {id}")).await?;
+    Ok(done())
+}
+
+fn session_to_json(session: &SessionRecord, current: &str) -> serde_json::Value {
+    json!({
+        "id": session.id,
+        "client_id": session.client,
+        "device": session.device,
+        "scope": session.scope,
+        "created_at": session.began_at.0,
+        "last_used_at": session.last_used_at.0,
+        "expires_at": session.idle_until.min(session.expires_at).0,
+        "current": session.id == current,
+    })
+}
+
+fn done() -> Response {
+    (StatusCode::NO_CONTENT, [NO_STORE]).into_response()
+}
