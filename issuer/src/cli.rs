@@ -237,7 +237,9 @@ pub async fn run(
         Command::User(UserCommand::Add(arguments)) => {
             add_user(settings(&flags)?, host, arguments, input, output).await
         }
-        Command::Edge(EdgeCommand::Add { id }) => add_edge(open(settings(&flags)?, host).await?, &id, output).await,
+        Command::Edge(EdgeCommand::Add { id }) => {
+            add_edge(open(settings(&flags)?, host).await?, &id, output).await
+        }
         Command::Operator(OperatorCommand::Add { name }) => {
             let app = open(settings(&flags)?, host).await?;
             let credential = app.add_operator(&name).await?;

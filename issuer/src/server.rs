@@ -72,6 +72,8 @@ pub async fn serve(
 ) -> Result<(), ServeError> {
     let app = App::open(settings, host).await?;
     app.publish().await?;
+    // Before there are events: adding a part stops all who write to the table.
+    app.store.prepare_parts(app.host.seconds()).await?;
     // Before anybody is answered: what was decided before a crash is not served without.
     app.feed.publish_outbox().await?;
     let listen = listener.local_addr()?;

@@ -19,7 +19,8 @@ const WRONG: &str = "Canary-wrong horse+battery/43";
 const TYPED_BY_CLI: &str = "Canary-typed horse+battery/44";
 const TYPED_NOWHERE: &str = "Canary-stray horse+battery/45";
 /// What would be a line of the log, a colour, and a field of JSON, if it got there as it is.
-const FORGED: &str = "mallory\n2026-01-01T00:00:00Z  INFO forged: line\r\n\u{1b}[31mred\u{85}\u{2028}\",\"forged\":\"field";
+const FORGED: &str =
+    "mallory\n2026-01-01T00:00:00Z  INFO forged: line\r\n\u{1b}[31mred\u{85}\u{2028}\",\"forged\":\"field";
 
 /// Secrets, and everything that may have been said of them.
 struct Watch {
@@ -127,11 +128,8 @@ impl Watch {
                 self.keep(&tokens["refresh_token"]);
             }
         }
-        let wrong_client = [
-            ("grant_type", "client_credentials"),
-            ("client_id", "nobody"),
-            ("client_secret", TYPED_NOWHERE),
-        ];
+        let wrong_client =
+            [("grant_type", "client_credentials"), ("client_id", "nobody"), ("client_secret", TYPED_NOWHERE)];
         self.form("/oauth2/token", None, &wrong_client).await;
         for path in ["/oauth2/introspect", "/oauth2/revoke"] {
             for token in [&refresh, &access] {
@@ -151,8 +149,8 @@ impl Watch {
         assert_eq!(status, 201, "{text}");
         let credential = self.keep(&serde_json::from_str::<Value>(&text).unwrap()["credential"]);
         let users = [
-            json!({ "username": "canary", "password": RIGHT }),
-            json!({ "username": "canary", "password": WRONG }),
+            json!({ "username": "carol", "password": RIGHT }),
+            json!({ "username": "carol", "password": WRONG }),
             json!({ "username": "other", "password": WRONG, "plan": "no-such-plan" }),
             json!({ "username": "other", "password": [WRONG] }),
             json!({ "username": "other", "password": WRONG, "roles": WRONG }),
@@ -173,11 +171,11 @@ impl Watch {
     /// What is no request, or has a secret where none belongs.
     async fn malformed(&mut self) {
         for body in [
-            format!("{{\"username\":\"canary\",\"password\":\"{WRONG}\""),
-            format!("{{\"username\":\"canary\",\"password\":\"{WRONG}\\ud800\"}}"),
-            format!("{{\"username\":\"canary\",\"password\":{{\"x\":\"{WRONG}\"}}}}"),
+            format!("{{\"username\":\"carol\",\"password\":\"{WRONG}\""),
+            format!("{{\"username\":\"carol\",\"password\":\"{WRONG}\\ud800\"}}"),
+            format!("{{\"username\":\"carol\",\"password\":{{\"x\":\"{WRONG}\"}}}}"),
             format!("\"{WRONG}\""),
-            format!("{{\"username\":\"canary\",\"password\":\"{}\"}}", WRONG.repeat(4000)),
+            format!("{{\"username\":\"carol\",\"password\":\"{}\"}}", WRONG.repeat(4000)),
         ] {
             self.send("a malformed login", async |watch| {
                 let request = watch.request("POST", "/v1/login", None);
@@ -198,7 +196,10 @@ impl Watch {
         let address = self.issuer.addr();
         for bytes in [
             format!("POST /v1/login HTTP/9.9\r\nauthorization: Bearer {WRONG}\r\n\r\n"),
-            format!("GET / HTTP/1.1\r\nhost: x\r\nauthorization: Basic {}\r\nbad header {WRONG}\r\n\r\n", Base64::encode_string(WRONG.as_bytes())),
+            format!(
+                "GET / HTTP/1.1\r\nhost: x\r\nauthorization: Basic {}\r\nbad header {WRONG}\r\n\r\n",
+                Base64::encode_string(WRONG.as_bytes())
+            ),
             format!("{WRONG}\r\n\r\n"),
         ] {
             if let Ok(answer) = raw(address, bytes.as_bytes()).await {
@@ -226,7 +227,7 @@ async fn nothing_is_said_of_a_secret(format: &str, level: &str) {
     let evidence = Evidence::of_this_test().unwrap();
     let mut watch = Watch::new(format, level, &evidence).await;
     watch.as_an_operator().await;
-    watch.as_a_user("canary").await;
+    watch.as_a_user("carol").await;
     watch.malformed().await;
     watch.forged().await;
     watch.run(&["user", "add", "typed", "--password-stdin"], TYPED_BY_CLI).await;

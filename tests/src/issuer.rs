@@ -284,8 +284,7 @@ impl Issuer {
         let further = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         options.variables.extend(further);
         let program = binary_of(options.program)?;
-        let started =
-            launch(&program, &self.name, &options, &self.data, &self.evidence, &self.client).await;
+        let started = launch(&program, &self.name, &options, &self.data, &self.evidence, &self.client).await;
         (self.process, self.ready) = started.inspect_err(|_| self.evidence.keep())?;
         Ok(())
     }

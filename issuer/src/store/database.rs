@@ -22,8 +22,9 @@ const BUSY_MILLIS: u32 = 10_000;
 const READERS_MAX: u32 = 8;
 /// How often an operation that lost against a concurrent one is tried again.
 const CONFLICTS_MAX: u32 = 8;
-/// SQLSTATE of a transaction that could not be put in an order with others, and of one that was the victim of a deadlock.
-const CONFLICTS: [&str; 2] = ["40001", "40P01"];
+/// SQLSTATE of a transaction that could not be put in an order with others, of one that was the victim of a deadlock, and
+/// of one whose row was on its way to the rest of a parted table when the part was added that it belongs to.
+const CONFLICTS: [&str; 3] = ["40001", "40P01", "23514"];
 
 static SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("./migrations/postgres");

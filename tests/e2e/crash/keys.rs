@@ -21,7 +21,8 @@ async fn keys_follow_each_other_or_not(backend: Backend) {
         let later = (40 * (number + 1)).to_string();
         let position = bench.numbers("SELECT MAX(position) FROM feed_log WHERE kind = 'keys'").await;
         bench.kill_at_order(step, &["rotate-keys", &later]).await;
-        let changed = bench.numbers("SELECT MAX(position) FROM feed_log WHERE kind = 'keys'").await != position;
+        let changed =
+            bench.numbers("SELECT MAX(position) FROM feed_log WHERE kind = 'keys'").await != position;
         assert_eq!(changed, *step == "keys.committed", "{step}");
         let keys = bench.published_keys().await;
         assert!(verified(&before, &keys).is_some(), "{step}");

@@ -10,8 +10,7 @@ pub(super) const ROTATION_STEPS: &[&str] = &[
     "rotate.before_commit",
     "rotate.committed",
 ];
-pub(super) const REUSE_STEPS: &[&str] =
-    &["revoke.ended", "reuse.before_commit", "reuse.committed"];
+pub(super) const REUSE_STEPS: &[&str] = &["revoke.ended", "reuse.before_commit", "reuse.committed"];
 /// What follows on every change that cuts somebody off.
 pub(super) const OUTBOX_STEPS: &[&str] =
     &["outbox.before_publish", "outbox.published", "outbox.before_removal", "outbox.removed"];
@@ -24,8 +23,9 @@ async fn a_rotation_is_done_or_not(backend: Backend) {
         let session = bench.login("alice").await;
         bench.kill_at_refresh(step, &session.refresh).await;
         let id = &session.id;
-        let leaves =
-            format!("SELECT COUNT(*) FROM refresh_tokens WHERE session_id = '{id}' AND rotated_at_ms IS NULL");
+        let leaves = format!(
+            "SELECT COUNT(*) FROM refresh_tokens WHERE session_id = '{id}' AND rotated_at_ms IS NULL"
+        );
         assert_eq!(bench.numbers(&leaves).await, [1], "{step}: one token is current, the old or its child");
         let (access, child) = bench.refresh(&session.refresh).await.expect(step);
         let (_, again) = bench.refresh(&session.refresh).await.expect(step);

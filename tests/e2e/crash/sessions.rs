@@ -36,7 +36,11 @@ async fn a_revocation_that_was_acknowledged_is_served(backend: Backend) {
         let logged = bench.numbers(&logged).await;
         assert_eq!(logged, [if *step == "feed.committed" { 2 } else { 1 }], "{step}");
         assert_eq!(bench.edge_refuses(&after.access), logged == [2], "{step}");
-        assert_eq!(bench.refresh(&after.refresh).await.is_none(), logged == [2], "{step}: sessions go with tokens");
+        assert_eq!(
+            bench.refresh(&after.refresh).await.is_none(),
+            logged == [2],
+            "{step}: sessions go with tokens"
+        );
         bench.issuer.revoke_subject(&user).await.unwrap();
         bench.poll().await;
         assert!(bench.edge_refuses(&after.access), "{step}");

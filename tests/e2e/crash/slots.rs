@@ -36,7 +36,11 @@ async fn a_slot_is_in_one_database() {
         let owners = [bench.numbers(&owned).await, numbers(&shard, &owned).await].concat();
         assert!(owners != [1, 1], "{step}: one database has the slot at most");
         bench.act(&["move", &slot]).await;
-        assert_eq!((bench.numbers(&owned).await, numbers(&shard, &owned).await), (vec![0], vec![1]), "{step}");
+        assert_eq!(
+            (bench.numbers(&owned).await, numbers(&shard, &owned).await),
+            (vec![0], vec![1]),
+            "{step}"
+        );
         for table in ["users WHERE id", "sessions WHERE user_id", "devices WHERE user_id"] {
             let rows = format!("SELECT COUNT(*) FROM {table} = '{user}'");
             let rows = (bench.numbers(&rows).await, numbers(&shard, &rows).await);

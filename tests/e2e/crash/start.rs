@@ -30,7 +30,7 @@ pub(super) const STEPS: &[&str] = &[
 ];
 /// More than a first start has transactions.
 const TRANSACTIONS_MAX: usize = 60;
-const SOON: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(60);
 const MOMENTS: u32 = 20;
 const OLD_USERS: i64 = 200;
 

@@ -5,12 +5,8 @@ use serde_json::json;
 use super::bench::{Backend, Bench, PASSWORD};
 use super::rotation::OUTBOX_STEPS;
 
-pub(super) const CREATION_STEPS: &[&str] = &[
-    "user.name_before_commit",
-    "user.name_taken",
-    "user.before_commit",
-    "user.committed",
-];
+pub(super) const CREATION_STEPS: &[&str] =
+    &["user.name_before_commit", "user.name_taken", "user.before_commit", "user.committed"];
 pub(super) const PASSWORD_STEPS: &[&str] = &[
     "user.rights_written",
     "user.password_written",
