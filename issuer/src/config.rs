@@ -75,6 +75,8 @@ pub struct Settings {
     pub default_plan: PlanName,
     /// Of the log.
     pub log: LogSettings,
+    /// How many days the audit log is kept; for ever when `None`.
+    pub audit_keep_days: Option<u64>,
     /// Of the databases.
     pub database: DatabaseSettings,
     /// Of sessions.

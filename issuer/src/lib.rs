@@ -15,6 +15,7 @@ pub mod body;
 pub mod breaker;
 pub mod cli;
 pub mod client;
+pub mod client_token;
 pub mod clock;
 pub mod config;
 pub mod credential;
@@ -183,6 +184,9 @@ impl App {
         self.store.prune_cutoffs(now.seconds()).await?;
         self.store.prune_once(now.seconds().minus(ANSWERS_SECONDS), now.seconds()).await?;
         self.store.prepare_parts(now.seconds()).await?;
+        if let Some(days) = self.settings.audit_keep_days {
+            self.store.prune_audit(now.seconds().minus(days * 86_400)).await?;
+        }
         Ok(())
     }
 }

@@ -137,7 +137,7 @@ impl App {
         found: Option<UserRecord>,
         locked: bool,
     ) -> Result<Login, LoginError> {
-        let LoginRequest { password, client, scope, device, .. } = request;
+        let LoginRequest { password, client, scope, device, address, .. } = request;
         let stored = found.as_ref().and_then(|found| {
             let parsed = StoredHash::parse(&found.password_hash);
             // Whoever's it is gets the answer of a user that does not exist, after the same work.
@@ -163,6 +163,7 @@ impl App {
             client: &client,
             device: device.as_deref(),
             scope,
+            address: Some(address),
         };
         let (tokens, device_token) = self.start_session(start).await?.ok_or(LoginError::Refused)?;
         Ok(Login { tokens, device_token, user })

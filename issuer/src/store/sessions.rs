@@ -6,7 +6,7 @@ use tollgate_shared::time::UnixSeconds;
 
 use super::cutoffs::CutOffKeys;
 use super::database::Database;
-use super::session_writes::{displace, end, end_all, insert, remember_device};
+use super::session_writes::{displace, end, end_all, insert, note_login, remember_device};
 use super::shards::slot_of;
 use super::{Store, StoreError, signed, unsigned};
 use crate::clock::Host;
@@ -44,6 +44,8 @@ pub struct NewSession<'s> {
     pub lasts_seconds: u64,
     /// The digest and the nonce of the first refresh token.
     pub refresh: Option<([u8; 32], [u8; 16])>,
+    /// From where the user logged in.
+    pub address: Option<&'s str>,
     /// The digest of what the device is known by from now on.
     pub remember_device: Option<[u8; 32]>,
 }
@@ -209,6 +211,7 @@ impl Store {
             if let Some(digest) = session.remember_device {
                 remember_device(&mut write, session.user_id, digest, dates.issued_at).await?;
             }
+            note_login(&mut write, session, dates, host).await?;
             host.reached("login.before_commit");
             write.commit().await?;
             host.reached("login.committed");
