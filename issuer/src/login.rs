@@ -108,7 +108,8 @@ impl App {
             Admission::Locked(pass) => (pass, true),
             Admission::TooMany(refused) => return Err(LoginError::TooMany(refused)),
         };
-        let target = request.username.clone();
+        // A name that nobody has may be a password that was typed one field too early, and the audit log forgets nothing.
+        let target = found.as_ref().map(|found| found.user.username.clone());
         let address = request.address;
         let result = self.checked(request, found, locked).await;
         let outcome = match &result {
@@ -125,7 +126,7 @@ impl App {
             ) => Outcome::Abandoned,
         };
         let alarms = self.throttle.note(pass, outcome).await;
-        self.record(&target, address, &result, &alarms).await?;
+        self.record(target.as_deref(), address, &result, &alarms).await?;
         result
     }
 
@@ -194,7 +195,7 @@ impl App {
     /// Writes a login to the audit log, and what it brought to light.
     async fn record(
         &self,
-        username: &str,
+        username: Option<&str>,
         address: IpAddr,
         result: &Result<Login, LoginError>,
         alarms: &[Alarm],
@@ -205,7 +206,11 @@ impl App {
             // Nobody was refused, and the store may be the reason.
             Err(_) => return Ok(()),
         };
-        let event = AuditEvent::done(&actor, Action::Login, username).ended(outcome);
+        let event = match username {
+            Some(username) => AuditEvent::done(&actor, Action::Login, username),
+            None => AuditEvent::done(&actor, Action::Login, "").saying("there is no such user"),
+        };
+        let event = event.ended(outcome);
         let mut events = vec![event.from_address(Some(address))];
         for alarm in alarms {
             let what = match alarm {

@@ -18,7 +18,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::OpenError;
 use crate::app::{App, router};
-use crate::clock::SystemHost;
+use crate::clock::Host;
 use crate::config::Settings;
 use crate::keys::{Existing, KeyError, write_private};
 use crate::network::Peer;
@@ -66,11 +66,14 @@ pub enum ServeError {
 /// See [`ServeError`].
 pub async fn serve(
     settings: Settings,
+    host: Arc<dyn Host>,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let app = App::open(settings, Arc::new(SystemHost::new())).await?;
+    let app = App::open(settings, host).await?;
     app.publish().await?;
+    // Before there are events: adding a part stops all who write to the table.
+    app.store.prepare_parts(app.host.seconds()).await?;
     // Before anybody is answered: what was decided before a crash is not served without.
     app.feed.publish_outbox().await?;
     let listen = listener.local_addr()?;

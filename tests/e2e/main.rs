@@ -11,8 +11,10 @@
 )]
 
 mod bootstrap;
+mod canaries;
 mod configuration;
 mod conversation;
+mod crash;
 mod demo;
 mod foreign;
 mod hostile;

@@ -81,6 +81,7 @@ impl Store {
                 if operators == 0 {
                     let credential = NewCredential::generate(CredentialKind::Operator, host)?;
                     keep(&credential)?;
+                    host.reached("operator.file_written");
                     insert(&mut write, CredentialKind::Operator, "first", &credential, host.seconds())
                         .await?;
                 }

@@ -22,8 +22,9 @@ const BUSY_MILLIS: u32 = 10_000;
 const READERS_MAX: u32 = 8;
 /// How often an operation that lost against a concurrent one is tried again.
 const CONFLICTS_MAX: u32 = 8;
-/// SQLSTATE of a transaction that could not be put in an order with others, and of one that was the victim of a deadlock.
-const CONFLICTS: [&str; 2] = ["40001", "40P01"];
+/// SQLSTATE of a transaction that could not be put in an order with others, of one that was the victim of a deadlock, and
+/// of one whose row was on its way to the rest of a parted table when the part was added that it belongs to.
+const CONFLICTS: [&str; 3] = ["40001", "40P01", "23514"];
 
 static SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("./migrations/postgres");
@@ -186,16 +187,18 @@ impl Database {
 
     /// A transaction that writes, alone with these until it ends.
     pub(super) async fn write(&self, locks: &[Lock<'_>]) -> Result<Tx, StoreError> {
-        match self.flavour {
-            Flavour::Sqlite => Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?),
+        let write = match self.flavour {
+            Flavour::Sqlite => self.writer.begin_with("BEGIN IMMEDIATE").await?,
             Flavour::Postgres => {
                 let mut write = self.writer.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
                 for lock in locks {
                     self.lock(&mut write, *lock).await?;
                 }
-                Ok(write)
+                write
             }
-        }
+        };
+        self.host.reached("write.begun");
+        Ok(write)
     }
 
     /// Waits, within a transaction, until it is alone with this.

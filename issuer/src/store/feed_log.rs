@@ -76,7 +76,9 @@ impl Store {
                 let mut write = self.home.write(&[Lock::Feed]).await?;
                 let entry = Entry { order, reach: Reach::Sessions, reason, actor };
                 let logged = revoke_in(&mut write, &entry, latest, host.seconds()).await?;
+                host.reached("feed.before_commit");
                 write.commit().await?;
+                host.reached("feed.committed");
                 Ok(logged)
             })
             .await

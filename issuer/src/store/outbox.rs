@@ -97,6 +97,7 @@ impl Store {
                 .run(move || async move {
                     let mut write = self.home.write(&[Lock::Feed]).await?;
                     let logged = revoke_in(&mut write, &entry, latest, host.seconds()).await?;
+                    host.reached("outbox.before_publish");
                     write.commit().await?;
                     Ok(logged)
                 })
@@ -108,7 +109,9 @@ impl Store {
                 .run(move || async move {
                     let mut write = database.write(&[]).await?;
                     sqlx::query("DELETE FROM outbox WHERE id = $1").bind(id).execute(&mut *write).await?;
+                    host.reached("outbox.before_removal");
                     write.commit().await?;
+                    host.reached("outbox.removed");
                     Ok(())
                 })
                 .await?;

@@ -193,6 +193,7 @@ async fn exchange_leaf(
         .await?;
     host.reached("rotate.parent_marked");
     insert_leaf(write, &session.id, child, now.seconds()).await?;
+    host.reached("rotate.child_written");
     sqlx::query("UPDATE sessions SET generation = $1 WHERE id = $2")
         .bind(child.generation)
         .bind(&session.id)

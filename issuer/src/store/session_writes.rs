@@ -116,6 +116,7 @@ pub(super) async fn end(
     if ended.rows_affected() == 0 {
         return Ok(());
     }
+    host.reached("revoke.ended");
     let dimension = Dimension::Session;
     let order = Wish { dimension, value: id, reach: Reach::Sessions, reason: reason.name(), actor };
     wish(write, order, now, host).await
@@ -136,6 +137,7 @@ pub(super) async fn end_all(
         .bind(user_id)
         .execute(&mut **write)
         .await?;
+    host.reached("revoke.ended");
     let dimension = Dimension::Subject;
     let order = Wish { dimension, value: user_id, reach: Reach::Sessions, reason: reason.name(), actor };
     wish(write, order, now, host).await

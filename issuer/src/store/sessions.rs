@@ -207,6 +207,7 @@ impl Store {
             let dates = StartedSession::dated(host.seconds(), cut_off.issued_before, session.life);
             displace(&mut write, session.user_id, dates.issued_at, host).await?;
             insert(&mut write, session, dates).await?;
+            host.reached("login.session_written");
             if let Some(digest) = session.remember_device {
                 remember_device(&mut write, session.user_id, digest, dates.issued_at).await?;
             }
@@ -288,7 +289,9 @@ impl Store {
         let operation = move |database: Database| async move {
             let mut write = database.write_user(user_id).await?;
             end_all(&mut write, user_id, reason, actor, host).await?;
+            host.reached("revoke.before_commit");
             write.commit().await?;
+            host.reached("revoke.committed");
             Ok(())
         };
         self.shards.on_slot(slot_of(user_id), operation).await

@@ -1,8 +1,8 @@
 //! Moves slots of users from one Postgres database to another while the service runs.
 //!
-//! A slot is given up where it was, then copied, then owned where it goes, then known to be there, then deleted where it
-//! was; each is one transaction. In between nobody owns it, and who needs one of its users waits: for as long as copying
-//! them takes. A move that was cut short is taken up where it stopped. At no moment do two databases own a slot, because
+//! A slot is given up where it was, then copied and owned where it goes, then deleted where it was, then known to be where
+//! it went; each is one transaction. In between nobody owns it, and who needs one of its users waits: for as long as copying
+//! and deleting them takes. A move that was cut short is taken up where it stopped. At no moment do two databases own a slot, because
 //! the second gets it only after the first has given it up, and what a transaction writes it writes where the slot is owned
 //! until the transaction ends.
 
@@ -114,12 +114,14 @@ impl Store {
         let mut write = source.write(&[Lock::SlotMove(slot)]).await?;
         // From here on nobody writes there: who had begun to has ended, and who comes sees that the slot is gone.
         disown(&mut write, slot).await?;
+        host.reached("move.before_disowned");
         write.commit().await?;
         host.reached("move.disowned");
         let mut copy = target.write(&[Lock::SlotMove(slot)]).await?;
         // If it is there already, an earlier try got that far, and what was written since must not be copied over.
         if !owns(&mut copy, slot).await? {
             delete_rows(&mut copy, slot).await?;
+            host.reached("move.cleared");
             copy_rows(source, &mut copy, slot).await?;
             sqlx::query("INSERT INTO owned_slots (slot) VALUES ($1)")
                 .bind(i64::from(slot))
@@ -129,11 +131,14 @@ impl Store {
         host.reached("move.copied");
         copy.commit().await?;
         host.reached("move.owned");
-        self.settle_move(slot, to).await?;
-        host.reached("move.settled");
+        // Before the map says that the move is over, or a crash in between would leave these rows here for good.
         let mut write = source.write(&[Lock::SlotMove(slot)]).await?;
         delete_rows(&mut write, slot).await?;
+        host.reached("move.before_tidied");
         write.commit().await?;
+        host.reached("move.tidied");
+        self.settle_move(slot, to).await?;
+        host.reached("move.settled");
         self.shards.read_map().await
     }
 
