@@ -150,7 +150,8 @@ impl From<StoreError> for Refusal {
             StoreError::Database(_)
             | StoreError::Timeout
             | StoreError::Unreachable
-            | StoreError::Moving | StoreError::NoBlocks => {
+            | StoreError::Moving
+            | StoreError::NoBlocks => {
                 tracing::error!(%error, "store failed");
                 Self::Unavailable
             }

@@ -21,6 +21,7 @@ mod outage;
 mod revocation;
 mod signatures;
 mod spoofing;
+mod stores;
 mod tokens;
 
 /// Says, past the capture of output, that something could not be run here.

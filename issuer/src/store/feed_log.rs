@@ -142,11 +142,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn position(&self) -> Result<Position, StoreError> {
-        self.home
-            .run(move || async move {
-                last_position(&mut self.home.read().await?).await
-            })
-            .await
+        self.home.run(move || async move { last_position(&mut self.home.read().await?).await }).await
     }
 
     /// Removes entries that have concerned no token for so long that no edge holds them. The last entry stays whatever it
