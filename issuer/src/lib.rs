@@ -182,6 +182,7 @@ impl App {
         self.store.prune_quota(now.seconds()).await?;
         self.store.prune_sessions(now.seconds()).await?;
         self.store.prune_cutoffs(now.seconds()).await?;
+        self.store.prune_outbox(now.seconds()).await?;
         self.store.prune_once(now.seconds().minus(ANSWERS_SECONDS), now.seconds()).await?;
         self.store.prepare_parts(now.seconds()).await?;
         if let Some(days) = self.settings.audit_keep_days {

@@ -61,7 +61,7 @@ pub struct Metrics {
     throttle_fallbacks: Counter,
     throttle_unkept: Counter,
     under_attack: Gauge,
-    breakers: Family<[(&'static str, &'static str); 2], Gauge>,
+    breakers: Family<[(&'static str, String); 2], Gauge>,
 }
 
 impl fmt::Debug for Metrics {
@@ -268,9 +268,9 @@ impl Metrics {
         self.under_attack.set(i64::from(attacked));
     }
 
-    pub(crate) fn breaker(&self, store: &'static str, state: BreakerState) {
+    pub(crate) fn breaker(&self, store: &str, state: BreakerState) {
         for each in [BreakerState::Closed, BreakerState::Open, BreakerState::HalfOpen] {
-            let labels = [("store", store), ("state", each.name())];
+            let labels = [("store", store.to_owned()), ("state", each.name().to_owned())];
             self.breakers.get_or_create(&labels).set(i64::from(each == state));
         }
     }

@@ -49,6 +49,7 @@ pub use shards::slot_of;
 pub use signing_keys::KeyChange;
 pub use users::{NOBODY, NewUser, User, UserChange, UserRecord};
 
+use crate::breaker::BreakerState;
 use crate::clock::Host;
 use database::Database;
 use shards::Shards;
@@ -97,6 +98,9 @@ pub enum StoreError {
     /// An operation took longer than it may. Whether it was done is not known.
     #[error("database: no answer in time")]
     Timeout,
+    /// A database failed so often in a row that it is left alone for a moment. Nothing was done.
+    #[error("database: not asked, for it did not answer before")]
+    Unreachable,
     /// A row holds what we never write.
     #[error("database: {0} is not what was written there")]
     Corrupt(&'static str),
@@ -163,6 +167,16 @@ impl Store {
             database.ping().await?;
         }
         Ok(())
+    }
+
+    /// What each database's circuit breaker does with the next operation, by the name of the database.
+    #[must_use]
+    pub fn breakers(&self) -> Vec<(String, BreakerState)> {
+        let named = |(shard, database): (usize, &Database)| {
+            let name = if shard == 0 { "home".to_owned() } else { format!("shard-{shard}") };
+            database.breaker().map(|state| (name, state))
+        };
+        self.shards.all().iter().enumerate().filter_map(named).collect()
     }
 
     /// Closes the databases, so that the last process leaves no write-ahead log behind.

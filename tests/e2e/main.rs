@@ -14,6 +14,7 @@ mod bootstrap;
 mod canaries;
 mod configuration;
 mod conversation;
+mod counters;
 mod crash;
 mod demo;
 mod foreign;

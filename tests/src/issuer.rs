@@ -54,6 +54,15 @@ impl Default for IssuerOptions {
     }
 }
 
+impl IssuerOptions {
+    /// These and one more variable, such as a `TOLLGATE_…` setting.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+}
+
 /// A running issuer. Dropping it kills it.
 #[derive(Debug)]
 pub struct Issuer {
