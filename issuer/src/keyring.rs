@@ -32,8 +32,19 @@ pub struct Keyring {
     /// Sign tokens.
     pub signing: SigningKeys,
     encryption: EncryptionKeys,
-    refresh: Zeroizing<[u8; 32]>,
+    refresh: Derived,
+    shared_cache: Derived,
     serving_since: UnixSeconds,
+}
+
+/// A secret of one purpose. It prints nothing of itself.
+#[derive(Clone)]
+struct Derived(Zeroizing<[u8; 32]>);
+
+impl std::fmt::Debug for Derived {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Derived(…)")
+    }
 }
 
 /// Why there are no keys.
@@ -89,7 +100,12 @@ impl Keyring {
         create_private_dir(data_dir)?;
         let encryption = open_encryption_keys(&settings.keys, data_dir, &**host)?;
         let feed = open_feed_key(store, settings, &encryption, &**host).await?;
-        let refresh = open_refresh_key(store, &encryption, &**host).await?;
+        let secret = open_server_secret(store, &encryption, &**host).await?;
+        let derived = |purpose| {
+            let sealed_error = |error| KeyringError::Sealed { name: SERVER_SECRET, error };
+            secret.derive(purpose).map(Derived).map_err(sealed_error)
+        };
+        let (refresh, shared_cache) = (derived("refresh tokens")?, derived("shared cache")?);
         let now = host.seconds();
         let adopted = adopted_key(data_dir, &encryption, settings.token.lifetime_seconds, &**host, now)?;
         let schedule = settings.keys.schedule(settings.token);
@@ -97,13 +113,19 @@ impl Keyring {
         let view = change(store, &encryption, &schedule, moment, host, &Intent::Open(adopted)).await?.0;
         forget_adopted_file(data_dir)?;
         let signing = SigningKeys::new(view);
-        Ok(Self { feed, signing, encryption, refresh, serving_since: now })
+        Ok(Self { feed, signing, encryption, refresh, shared_cache, serving_since: now })
     }
 
     /// Derives refresh tokens from the ones before them.
     #[must_use]
     pub fn refresh_key(&self) -> &[u8; 32] {
-        &self.refresh
+        &self.refresh.0
+    }
+
+    /// Seals what replicas share in Redis.
+    #[must_use]
+    pub fn shared_cache_key(&self) -> &Zeroizing<[u8; 32]> {
+        &self.shared_cache.0
     }
 
     /// The feed key's public half in base64url, with which filters are configured.
@@ -312,11 +334,11 @@ async fn open_feed_key(
     Ok(SigningKey::from_seed(&seed))
 }
 
-async fn open_refresh_key(
+async fn open_server_secret(
     store: &Store,
     encryption: &EncryptionKeys,
     host: &dyn Host,
-) -> Result<Zeroizing<[u8; 32]>, KeyringError> {
+) -> Result<ServerSecret, KeyringError> {
     let sealed_error = |error| KeyringError::Sealed { name: SERVER_SECRET, error };
     let sealed = store
         .sealed_secret(SERVER_SECRET, || {
@@ -328,5 +350,5 @@ async fn open_refresh_key(
     if let Some(anew) = encryption.resealed(Label::ServerSecret, &sealed, host).map_err(sealed_error)? {
         store.reseal_secret(SERVER_SECRET, &anew).await?;
     }
-    secret.derive("refresh tokens").map_err(sealed_error)
+    Ok(secret)
 }

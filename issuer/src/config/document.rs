@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tollgate_shared::id::{IssuerId, PlanName};
 use tollgate_shared::quota::{PLANS_MAX, Plan};
 
+use super::cache::CacheDocument;
 use super::database::DatabaseDocument;
 use super::keys::KeysDocument;
 use super::redis::RedisDocument;
@@ -35,6 +36,7 @@ pub struct Document {
     pub feed: FeedDocument,
     pub log: LogDocument,
     pub database: DatabaseDocument,
+    pub cache: CacheDocument,
     pub session: SessionDocument,
     pub redis: RedisDocument,
     pub throttle: ThrottleDocument,
@@ -105,6 +107,7 @@ impl Default for Document {
             feed: FeedDocument::default(),
             log: LogDocument::default(),
             database: DatabaseDocument::default(),
+            cache: CacheDocument::default(),
             session: SessionDocument::default(),
             redis: RedisDocument::default(),
             throttle: ThrottleDocument::default(),
@@ -188,6 +191,7 @@ impl Document {
             feed,
             log,
             database,
+            cache,
             session,
             redis,
             throttle,
@@ -213,6 +217,7 @@ impl Document {
             plans,
             log: log.checked()?,
             database: database.checked()?,
+            cache: cache.checked()?,
             session: session.checked()?,
             redis: redis.checked()?,
             throttle: throttle.checked()?,
