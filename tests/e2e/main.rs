@@ -11,6 +11,7 @@
 )]
 
 mod bootstrap;
+mod cache;
 mod configuration;
 mod conversation;
 mod demo;

@@ -231,11 +231,8 @@ mod tests {
 
     #[test]
     fn roles_and_tenants_come_back_as_they_were() {
-        let role = Role {
-            name: "admin".to_owned(),
-            permissions: vec!["a".to_owned()],
-            description: "d".to_owned(),
-        };
+        let role =
+            Role { name: "admin".to_owned(), permissions: vec!["a".to_owned()], description: "d".to_owned() };
         assert_eq!(Role::from_wire(&role.to_wire(revision()).unwrap()).unwrap(), (role, revision()));
         let tenant = Tenant { id: "t".to_owned(), name: "T".to_owned(), disabled: true };
         assert_eq!(Tenant::from_wire(&tenant.to_wire(revision()).unwrap()).unwrap(), (tenant, revision()));

@@ -36,7 +36,13 @@ impl CacheSeal {
     }
 
     /// Seals what is good until a second, under the key it will have.
-    pub(super) fn seal(&self, key: &str, fact: &[u8], until: UnixSeconds, host: &dyn Host) -> Option<Vec<u8>> {
+    pub(super) fn seal(
+        &self,
+        key: &str,
+        fact: &[u8],
+        until: UnixSeconds,
+        host: &dyn Host,
+    ) -> Option<Vec<u8>> {
         let salt = random::<SALT_BYTES>(host).ok()?;
         let mut sealed = [&until.0.to_be_bytes(), fact].concat();
         let nonce = Nonce::assume_unique_for_key([0; NONCE_LEN]);
@@ -45,7 +51,13 @@ impl CacheSeal {
     }
 
     /// What was sealed under this key, and for how many seconds it is still good, which is `seconds_max` at most.
-    pub(super) fn open(&self, key: &str, blob: &[u8], now: UnixSeconds, seconds_max: u64) -> Option<(Vec<u8>, u64)> {
+    pub(super) fn open(
+        &self,
+        key: &str,
+        blob: &[u8],
+        now: UnixSeconds,
+        seconds_max: u64,
+    ) -> Option<(Vec<u8>, u64)> {
         let (&version, rest) = blob.split_first()?;
         let (salt, sealed) = rest.split_first_chunk::<SALT_BYTES>()?;
         if version != VERSION {

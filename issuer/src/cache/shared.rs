@@ -76,7 +76,8 @@ impl Shared {
 /// Says less than it could of who there is. The braces make it one slot of a cluster.
 fn key(kind: FactKind, id: &str) -> String {
     let digest = Sha256::digest(id);
-    let short = digest.first_chunk::<16>().map_or_else(String::new, |short| Base64UrlUnpadded::encode_string(short));
+    let short =
+        digest.first_chunk::<16>().map_or_else(String::new, |short| Base64UrlUnpadded::encode_string(short));
     format!("tollgate:cache:{{{}:{short}}}", kind.name())
 }
 
@@ -107,10 +108,8 @@ mod tests {
 
     #[test]
     fn kinds_and_ids_have_keys_of_their_own() {
-        let keys: std::collections::BTreeSet<String> = FactKind::ALL
-            .into_iter()
-            .flat_map(|kind| ["a", "b"].map(|id| key(kind, id)))
-            .collect();
+        let keys: std::collections::BTreeSet<String> =
+            FactKind::ALL.into_iter().flat_map(|kind| ["a", "b"].map(|id| key(kind, id))).collect();
         assert_eq!(keys.len(), 6);
         assert!(keys.iter().all(|key| key.starts_with("tollgate:cache:{")));
     }

@@ -27,7 +27,8 @@ const ABSENT_MAX: usize = 1024;
 const ABSENT_MS: u64 = 1000;
 
 /// After the database failed to answer, old entries are given out without asking it again for so long.
-const DATABASE_BREAKER: BreakerSettings = BreakerSettings { failures_to_open: 1, open_for_ms: 1000, probes: 1 };
+const DATABASE_BREAKER: BreakerSettings =
+    BreakerSettings { failures_to_open: 1, open_for_ms: 1000, probes: 1 };
 
 /// What is kept of one kind.
 pub(super) struct Shelf<T> {

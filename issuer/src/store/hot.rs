@@ -12,11 +12,7 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn add_uses(
-        &self,
-        uses: &[(FactKind, String, u64)],
-        places: u32,
-    ) -> Result<(), StoreError> {
+    pub async fn add_uses(&self, uses: &[(FactKind, String, u64)], places: u32) -> Result<(), StoreError> {
         self.home
             .run(move || async move {
                 let mut write = self.home.write(&[Lock::Name("hot_principals")]).await?;
@@ -56,10 +52,12 @@ impl Store {
     pub async fn hot(&self, limit: u32) -> Result<Vec<(FactKind, String, u64)>, StoreError> {
         self.home
             .run(move || async move {
-                let rows = sqlx::query("SELECT kind, id, uses FROM hot_principals ORDER BY uses DESC, kind, id LIMIT $1")
-                    .bind(i64::from(limit))
-                    .fetch_all(self.home.readers())
-                    .await?;
+                let rows = sqlx::query(
+                    "SELECT kind, id, uses FROM hot_principals ORDER BY uses DESC, kind, id LIMIT $1",
+                )
+                .bind(i64::from(limit))
+                .fetch_all(self.home.readers())
+                .await?;
                 let mut hot = Vec::with_capacity(rows.len());
                 for row in rows {
                     let kind: String = row.try_get("kind")?;

@@ -59,7 +59,13 @@ impl SharedFacts {
     ///
     /// # Errors
     /// [`RedisError`].
-    pub async fn leave(&self, key: &str, lease: &[u8], fact: Vec<u8>, life_ms: u64) -> Result<(), RedisError> {
+    pub async fn leave(
+        &self,
+        key: &str,
+        lease: &[u8],
+        fact: Vec<u8>,
+        life_ms: u64,
+    ) -> Result<(), RedisError> {
         let arguments = [marked(lease), fact, number(life_ms)];
         let _: u8 = self.redis.script(&self.leave, LEAVE, key, &arguments).await?;
         Ok(())

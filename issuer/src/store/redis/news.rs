@@ -117,11 +117,7 @@ impl Redis {
     }
 
     /// A silent connection is asked for a sign of life.
-    async fn hear_until_it_fails(
-        &self,
-        connection: PubSub,
-        heard: &mut impl FnMut(News<'_>),
-    ) -> RedisError {
+    async fn hear_until_it_fails(&self, connection: PubSub, heard: &mut impl FnMut(News<'_>)) -> RedisError {
         let (mut sink, mut messages) = connection.split();
         loop {
             match timeout(SILENCE_MAX, messages.next()).await {
