@@ -13,6 +13,7 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use tokio::sync::watch;
 
 use crate::access::{Access, Gate, check};
+use crate::cache::Cache;
 use crate::clock::Host;
 use crate::config::Settings;
 use crate::error::Refusal;
@@ -38,6 +39,8 @@ pub struct App {
     pub host: Arc<dyn Host>,
     /// What must survive.
     pub store: Store,
+    /// What is kept of it, for what is read often.
+    pub cache: Cache,
     /// What signs.
     pub keys: Keyring,
     /// What hashes.

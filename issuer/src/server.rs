@@ -31,6 +31,10 @@ const CONNECTIONS_MAX: usize = 10_000;
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long requests have to finish once the service closes.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the first requests wait for what was hot before.
+const WARM_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the last changes may take to be told to other replicas.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How soon what another process committed is noticed.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// How soon what a crash left unpublished is published.
@@ -76,6 +80,7 @@ pub async fn serve(
     app.store.prepare_parts(app.host.seconds()).await?;
     // Before anybody is answered: what was decided before a crash is not served without.
     app.feed.publish_outbox().await?;
+    warm(&app).await;
     let listen = listener.local_addr()?;
     let issuer = app.settings.issuer.as_str();
     if let Some(path) = &app.settings.ready_file {
@@ -101,9 +106,24 @@ pub async fn serve(
     if let Err(error) = app.keep_house().await {
         tracing::warn!(%error, "last housekeeping failed");
     }
+    app.cache.settle(SETTLE_TIMEOUT).await;
     app.store.close().await;
     tracing::info!("closed");
     Ok(())
+}
+
+/// Reads what was hot, for a while before the first request is taken, and on in the background.
+async fn warm(app: &Arc<App>) {
+    let warmed = Arc::clone(app);
+    let warming = tokio::spawn(async move {
+        match warmed.cache.warm(&warmed.store).await {
+            Ok(found) => tracing::info!(found, "hot principals are in memory"),
+            Err(error) => tracing::warn!(%error, "hot principals not read"),
+        }
+    });
+    if timeout(WARM_TIMEOUT, warming).await.is_err() {
+        tracing::info!("hot principals are still being read");
+    }
 }
 
 async fn accept(app: &Arc<App>, listener: &TcpListener, shutdown: impl Future<Output = ()>) {

@@ -108,7 +108,7 @@ impl App {
     /// [`StoreError`].
     pub async fn scopes_of(&self, user: &User) -> Result<Vec<String>, StoreError> {
         let mut scopes = user.scopes.clone();
-        for scope in self.store.permissions(&user.roles).await? {
+        for scope in self.role_permissions(&user.roles).await? {
             if !scopes.contains(&scope) {
                 scopes.push(scope);
             }

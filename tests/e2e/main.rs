@@ -11,6 +11,7 @@
 )]
 
 mod bootstrap;
+mod cache;
 mod canaries;
 mod configuration;
 mod conversation;
