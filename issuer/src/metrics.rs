@@ -74,6 +74,7 @@ pub struct Metrics {
     login_seconds: Histogram,
     password_waiting: Gauge,
     password_wait_seconds: Histogram,
+    password_hashes: Counter,
     password_running: Gauge,
     password_workers: Gauge,
     revocations: Family<OneLabel, Counter>,
@@ -107,6 +108,7 @@ impl Default for Metrics {
             login_seconds: seconds(),
             password_waiting: Gauge::default(),
             password_wait_seconds: seconds(),
+            password_hashes: Counter::default(),
             password_running: Gauge::default(),
             password_workers: Gauge::default(),
             revocations: Family::default(),
@@ -149,6 +151,11 @@ impl Metrics {
             "Time that logins waited for a worker",
             Unit::Seconds,
             self.password_wait_seconds.clone(),
+        );
+        registry.register(
+            "password_hashes",
+            "Password hashes that a worker has begun",
+            self.password_hashes.clone(),
         );
         registry.register(
             "password_hashes_running",
@@ -243,6 +250,7 @@ impl Metrics {
 
     /// Counts a hash as being computed until the guard is dropped.
     pub(crate) fn password_hash_started(&self) -> RunningHash {
+        self.password_hashes.inc();
         self.password_running.inc();
         RunningHash(self.password_running.clone())
     }

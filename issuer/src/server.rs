@@ -1,5 +1,7 @@
 //! Serves connections: bounded in number and patience, and ended in order.
 
+mod patient;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::future::Future;
@@ -24,11 +26,17 @@ use crate::keys::{Existing, KeyError, write_private};
 use crate::network::Peer;
 use crate::store::StoreError;
 use crate::store::redis::{FeedNews, Redis};
+use patient::Patient;
 
 /// The most connections at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 10_000;
 /// How long the head of a request may take, and how long a connection may idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take to read an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// The most that a connection keeps of what it has read and nobody has taken, in bytes: the longest head of a request. By
+/// default it would be six times as much.
+const READ_BYTES_MAX: usize = 64 * 1024;
 /// How long requests have to finish once the service closes.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the first requests wait for what was hot before.
@@ -129,7 +137,7 @@ async fn warm(app: &Arc<App>) {
 async fn accept(app: &Arc<App>, listener: &TcpListener, shutdown: impl Future<Output = ()>) {
     // HTTP/1 only: the builder would otherwise wait for a connection's first bytes without a limit of time.
     let mut server = auto::Builder::new(TokioExecutor::new()).http1_only();
-    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(READ_BYTES_MAX);
     let router = router(Arc::clone(app));
     let graceful = GracefulShutdown::new();
     let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -151,7 +159,7 @@ async fn accept(app: &Arc<App>, listener: &TcpListener, shutdown: impl Future<Ou
         // More of one address wait at its end: the connection is closed, and others find room.
         let Some(place) = Place::take(&places, peer, &app.settings) else { continue };
         let service = TowerToHyperService::new(Router::clone(&router).layer(Extension(Peer(peer))));
-        let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = server.serve_connection(TokioIo::new(Patient::new(stream, ANSWER_TIMEOUT)), service).into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {

@@ -138,22 +138,26 @@ impl ForeignClient {
 
 /// The program on authlib, with the packages that it imports.
 fn authlib() -> Result<Command> {
-    let requirements = sources().join("requirements.txt");
-    // Some of the packages are compiled for one version of Python.
-    let mut tag = Command::new("python3");
-    tag.args(["-c", "import sys; print(sys.implementation.cache_tag)"]);
-    let tag = first_line(&run(&mut tag).context("install python3 and pip, 3.11 or later")?);
-    let folder = installed("authlib", &[&requirements], &tag, |unfinished| {
-        let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]);
-        pip.args(["--require-hashes", "--only-binary=:all:", "--target"]);
-        pip.arg(unfinished).arg("-r").arg(&requirements);
-        run(&mut pip).context("authlib could not be installed; install python3 and pip, 3.11 or later")
-    })?;
+    let folder = python_packages("authlib", &sources().join("requirements.txt"))?;
     let mut python = Command::new("python3");
     python.arg(sources().join("authlib_client.py"));
     python.env("PYTHONPATH", folder).env("PYTHONDONTWRITEBYTECODE", "1");
     Ok(python)
+}
+
+/// The folder with the Python packages that a file of requirements names by version and digest.
+pub(crate) fn python_packages(name: &str, requirements: &PathBuf) -> Result<PathBuf> {
+    let wanted = || format!("{name} could not be installed; install python3 and pip, 3.11 or later");
+    // Some of the packages are compiled for one version of Python.
+    let mut tag = Command::new("python3");
+    tag.args(["-c", "import sys; print(sys.implementation.cache_tag)"]);
+    let tag = first_line(&run(&mut tag).with_context(wanted)?);
+    installed(name, &[requirements], &tag, |unfinished| {
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]);
+        pip.args(["--require-hashes", "--only-binary=:all:", "--target"]);
+        run(pip.arg(unfinished).arg("-r").arg(requirements)).with_context(wanted)
+    })
 }
 
 /// The program on oauth4webapi, beside the package: Node.js looks for packages where the program is.
