@@ -159,7 +159,8 @@ async fn accept(app: &Arc<App>, listener: &TcpListener, shutdown: impl Future<Ou
         // More of one address wait at its end: the connection is closed, and others find room.
         let Some(place) = Place::take(&places, peer, &app.settings) else { continue };
         let service = TowerToHyperService::new(Router::clone(&router).layer(Extension(Peer(peer))));
-        let connection = server.serve_connection(TokioIo::new(Patient::new(stream, ANSWER_TIMEOUT)), service).into_owned();
+        let connection =
+            server.serve_connection(TokioIo::new(Patient::new(stream, ANSWER_TIMEOUT)), service).into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {

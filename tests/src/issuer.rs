@@ -301,11 +301,8 @@ impl Issuer {
     /// When the issuer refuses.
     pub async fn refresh(&self, refresh_token: &str) -> Result<Value> {
         let url = format!("{}/oauth2/token", self.base_url());
-        let form = [
-            ("grant_type", "refresh_token"),
-            ("client_id", "first-party"),
-            ("refresh_token", refresh_token),
-        ];
+        let form =
+            [("grant_type", "refresh_token"), ("client_id", "first-party"), ("refresh_token", refresh_token)];
         self.client.post(&url).form(&form).send_ok().await?.json()
     }
 
