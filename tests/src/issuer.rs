@@ -15,7 +15,7 @@ use crate::client::{Client, Request};
 use crate::eventually::eventually;
 use crate::evidence::Evidence;
 use crate::process::Process;
-use crate::tools::{cargo, run};
+use crate::tools::{cargo, installed, run};
 
 /// How the issuer is started.
 #[derive(Clone, Debug)]
@@ -28,11 +28,32 @@ pub struct IssuerOptions {
     pub data: Option<PathBuf>,
     /// Where to listen; a port that the system picks when `None`.
     pub listen: Option<SocketAddr>,
+    /// How its program is built.
+    pub profile: Profile,
+    /// How many bytes of memory of its own it may have, which the kernel enforces; no limit when `None`.
+    pub memory_max: Option<u64>,
+}
+
+/// How the issuer's program is built.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Profile {
+    /// As for tests: quickly.
+    #[default]
+    Dev,
+    /// As it is used: to be measured.
+    Release,
 }
 
 impl Default for IssuerOptions {
     fn default() -> Self {
-        Self { issuer: "http://issuer.test".to_owned(), variables: Vec::new(), data: None, listen: None }
+        Self {
+            issuer: "http://issuer.test".to_owned(),
+            variables: Vec::new(),
+            data: None,
+            listen: None,
+            profile: Profile::Dev,
+            memory_max: None,
+        }
     }
 }
 
@@ -72,14 +93,22 @@ pub struct Login {
 ///
 /// # Errors
 /// When it does not compile.
-pub fn binary() -> Result<PathBuf> {
-    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    BINARY.get_or_init(|| compile().map_err(|error| format!("{error:#}"))).clone().map_err(Error::msg)
+pub fn binary(profile: Profile) -> Result<PathBuf> {
+    static DEV: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    static RELEASE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let once = match profile {
+        Profile::Dev => &DEV,
+        Profile::Release => &RELEASE,
+    };
+    once.get_or_init(|| compile(profile).map_err(|error| format!("{error:#}"))).clone().map_err(Error::msg)
 }
 
-fn compile() -> Result<PathBuf> {
+fn compile(profile: Profile) -> Result<PathBuf> {
     let mut cargo = cargo();
     cargo.args(["build", "--quiet", "--locked", "--package", "tollgate-issuer", "--bin", "tollgate-issuer"]);
+    if profile == Profile::Release {
+        cargo.arg("--release");
+    }
     let output = run(cargo.arg("--message-format=json-render-diagnostics"))?;
     let messages =
         output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
@@ -104,7 +133,8 @@ impl Issuer {
         let data = options.data.clone().unwrap_or_else(|| evidence.file(&format!("{name}-data")));
         fs::create_dir_all(&data).with_context(|| format!("creating {}", data.display()))?;
         let client = Client::new();
-        let program = tokio::task::spawn_blocking(binary).await??;
+        let profile = options.profile;
+        let program = tokio::task::spawn_blocking(move || binary(profile)).await??;
         let started = launch(&program, name, &options, &data, evidence, &client).await;
         let (process, ready) = started.inspect_err(|_| evidence.keep())?;
         let token = data.join("operator.token");
@@ -236,8 +266,9 @@ impl Issuer {
     pub async fn restart(&mut self) -> Result<()> {
         self.process.kill();
         self.options.listen = Some(self.ready.listen);
+        let program = binary(self.options.profile)?;
         let started =
-            launch(&binary()?, &self.name, &self.options, &self.data, &self.evidence, &self.client).await;
+            launch(&program, &self.name, &self.options, &self.data, &self.evidence, &self.client).await;
         (self.process, self.ready) = started.inspect_err(|_| self.evidence.keep())?;
         Ok(())
     }
@@ -259,7 +290,15 @@ async fn launch(
         fs::remove_file(&ready_file)?;
     }
     let listen = options.listen.map_or_else(|| "127.0.0.1:0".to_owned(), |listen| listen.to_string());
-    let arguments: [OsString; 9] = [
+    let mut arguments: Vec<OsString> = Vec::new();
+    let mut program = program.to_owned();
+    if let Some(bytes) = options.memory_max {
+        // It replaces itself with the program, so that the process is the issuer's.
+        let prlimit = installed("prlimit", &[], "util-linux")?;
+        let program = std::mem::replace(&mut program, prlimit);
+        arguments.extend([format!("--data={bytes}").into(), "--".into(), program.into()]);
+    }
+    let fixed: [OsString; 9] = [
         "serve".into(),
         "--data-dir".into(),
         data.into(),
@@ -270,12 +309,13 @@ async fn launch(
         "--ready-file".into(),
         ready_file.clone().into(),
     ];
+    arguments.extend(fixed);
     // All that a test does comes from one address; what is tested of the limits sets them itself.
     let mut variables: Vec<(String, String)> = ["ADDRESS_PER_MINUTE", "NETWORK_PER_MINUTE"]
         .map(|limit| (format!("TOLLGATE_THROTTLE__{limit}"), "1000000".to_owned()))
         .to_vec();
     variables.extend(options.variables.iter().cloned());
-    let process = Process::spawn(name, program, arguments, &variables, evidence.folder())?;
+    let process = Process::spawn(name, &program, arguments, &variables, evidence.folder())?;
     // The inner result ends the wait at once when the process has ended.
     let ready = eventually("the issuer to be ready", READY_DEADLINE, async || {
         if let Err(ended) = process.ensure_running() {
