@@ -17,14 +17,16 @@ use crate::eventually::eventually;
 use crate::evidence::Evidence;
 use crate::process::Process;
 use crate::redis_server::RedisServer;
-use crate::tools::{cargo, run};
+use crate::tools::{cargo, installed, run};
 
-/// Which of the two programs is started.
+/// Which program is started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Program {
-    /// What users run.
+    /// What users run, built quickly.
     #[default]
     Shipped,
+    /// The same as it is to be measured.
+    Release,
     /// The same, which can be told to end in the middle of a step: for tests only.
     Crashing,
 }
@@ -42,6 +44,8 @@ pub struct IssuerOptions {
     pub data: Option<PathBuf>,
     /// Where to listen; a port that the system picks when `None`.
     pub listen: Option<SocketAddr>,
+    /// How many bytes of memory of its own it may have, which the kernel enforces; no limit when `None`.
+    pub memory_max: Option<u64>,
 }
 
 impl Default for IssuerOptions {
@@ -52,16 +56,8 @@ impl Default for IssuerOptions {
             variables: Vec::new(),
             data: None,
             listen: None,
+            memory_max: None,
         }
-    }
-}
-
-impl IssuerOptions {
-    /// These and one more variable, such as a `TOLLGATE_…` setting.
-    #[must_use]
-    pub fn with(mut self, name: &str, value: &str) -> Self {
-        self.variables.push((name.to_owned(), value.to_owned()));
-        self
     }
 }
 
@@ -134,9 +130,11 @@ pub fn binary() -> Result<PathBuf> {
 /// When it does not compile.
 pub fn binary_of(program: Program) -> Result<PathBuf> {
     static SHIPPED: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    static RELEASE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     static CRASHING: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let once = match program {
         Program::Shipped => &SHIPPED,
+        Program::Release => &RELEASE,
         Program::Crashing => &CRASHING,
     };
     once.get_or_init(|| compile(program).map_err(|error| format!("{error:#}"))).clone().map_err(Error::msg)
@@ -146,9 +144,12 @@ fn compile(program: Program) -> Result<PathBuf> {
     let mut cargo = cargo();
     cargo.args(["build", "--quiet", "--locked", "--package", "tollgate-issuer"]);
     cargo.args(match program {
-        Program::Shipped => ["--bin", "tollgate-issuer"],
+        Program::Shipped | Program::Release => ["--bin", "tollgate-issuer"],
         Program::Crashing => ["--example", "crashing"],
     });
+    if program == Program::Release {
+        cargo.arg("--release");
+    }
     let output = run(cargo.arg("--message-format=json-render-diagnostics"))?;
     let messages =
         output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
@@ -359,14 +360,14 @@ impl Issuer {
     /// # Errors
     /// When it is not ready in time.
     pub async fn restart(&mut self) -> Result<()> {
-        self.restart_with(&[]).await
+        self.restart_once_with(&[]).await
     }
 
     /// The same with further variables, this once.
     ///
     /// # Errors
     /// When it is not ready in time.
-    pub async fn restart_with(&mut self, variables: &[(&str, &str)]) -> Result<()> {
+    pub async fn restart_once_with(&mut self, variables: &[(&str, &str)]) -> Result<()> {
         self.process.kill();
         self.options.listen = Some(self.ready.listen);
         let mut options = self.options.clone();
@@ -397,7 +398,15 @@ async fn launch(
         fs::remove_file(&ready_file)?;
     }
     let listen = options.listen.map_or_else(|| "127.0.0.1:0".to_owned(), |listen| listen.to_string());
-    let arguments: [OsString; 9] = [
+    let mut arguments: Vec<OsString> = Vec::new();
+    let mut program = program.to_owned();
+    if let Some(bytes) = options.memory_max {
+        // It replaces itself with the program, so that the process is the issuer's.
+        let prlimit = installed("prlimit", &[], "util-linux")?;
+        let program = std::mem::replace(&mut program, prlimit);
+        arguments.extend([format!("--data={bytes}").into(), "--".into(), program.into()]);
+    }
+    let fixed: [OsString; 9] = [
         "serve".into(),
         "--data-dir".into(),
         data.into(),
@@ -408,12 +417,13 @@ async fn launch(
         "--ready-file".into(),
         ready_file.clone().into(),
     ];
+    arguments.extend(fixed);
     // All that a test does comes from one address; what is tested of the limits sets them itself.
     let mut variables: Vec<(String, String)> = ["ADDRESS_PER_MINUTE", "NETWORK_PER_MINUTE"]
         .map(|limit| (format!("TOLLGATE_THROTTLE__{limit}"), "1000000".to_owned()))
         .to_vec();
     variables.extend(options.variables.iter().cloned());
-    let process = Process::spawn(name, program, arguments, &variables, evidence.folder())?;
+    let process = Process::spawn(name, &program, arguments, &variables, evidence.folder())?;
     // The inner result ends the wait at once when the process has ended.
     let ready = eventually("the issuer to be ready", READY_DEADLINE, async || {
         if let Err(ended) = process.ensure_running() {
