@@ -1,7 +1,7 @@
 //! All routes on one screen, each with who may use it, and what they share.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
@@ -18,13 +18,19 @@ use crate::config::Settings;
 use crate::error::Refusal;
 use crate::feed::Feed;
 use crate::keyring::Keyring;
+use crate::load::{LOAD_HEADER, LoadReport, Outcome, header_value};
 use crate::metrics::Metrics;
 use crate::oauth::metadata::Metadata;
+use crate::once::once;
 use crate::password::PasswordPool;
+use crate::permission::Permission;
+use crate::published::Published;
 use crate::quota::PlanBook;
 use crate::routes::{admin, edge, login, oauth, ops, well_known};
 use crate::status::StatusIndices;
+use crate::store::redis::Redis;
 use crate::store::{EdgeSeen, Store};
+use crate::throttle::Throttle;
 
 /// Everything that routes share.
 #[derive(Debug)]
@@ -47,6 +53,14 @@ pub struct App {
     pub plans: PlanBook,
     /// What is published of the issuer.
     pub metadata: Metadata,
+    /// The description of all routes.
+    pub openapi: Published,
+    /// What keeps guesses few.
+    pub throttle: Throttle,
+    /// Where replicas share what may be lost, if anywhere.
+    pub redis: Option<Redis>,
+    /// How busy this replica is.
+    pub(crate) load: Mutex<LoadReport>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
     /// When each edge was last heard of, since this was last written to the store. Its keys are edges with a credential,
@@ -62,12 +76,33 @@ struct Route {
     path: &'static str,
     access: Access,
     handler: MethodRouter<Arc<App>>,
+    repeated: Repeated,
+}
+
+/// What becomes of a request that is sent again with the same idempotency key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repeated {
+    /// The header says nothing here.
+    Again,
+    /// It gets the answer that it got.
+    Once,
+}
+
+impl Route {
+    /// Makes something new, but once for each idempotency key.
+    fn once(self) -> Self {
+        Self { repeated: Repeated::Once, ..self }
+    }
 }
 
 /// What there is.
 #[rustfmt::skip]
 fn table(metrics: Access) -> Vec<Route> {
     use Access::{Edge, Operator, Public, TokenHolder};
+    use Permission::{
+        AuditRead, ClientsRead, ClientsWrite, EdgesRead, EdgesWrite, KeysRead, KeysWrite, RevocationsWrite, RolesRead,
+        RolesWrite, ShardsRead, TenantsRead, TenantsWrite, UsersRead, UsersWrite,
+    };
     vec![
         route(Method::POST,   "/v1/login",                              Public,      login::login),
         route(Method::POST,   "/oauth2/revoke",                         TokenHolder, oauth::revoke),
@@ -80,11 +115,42 @@ fn table(metrics: Access) -> Vec<Route> {
         route(Method::GET,    "/.well-known/oauth-protected-resource/{*path}", Public, well_known::protected_resource),
         route(Method::GET,    "/v1/edge/feed",                          Edge,        edge::feed),
         route(Method::POST,   "/v1/edge/quota",                         Edge,        edge::quota),
-        route(Method::POST,   "/v1/admin/users",                        Operator,    admin::add_user),
-        route(Method::GET,    "/v1/admin/edges",                        Operator,    admin::list_edges),
-        route(Method::POST,   "/v1/admin/edges",                        Operator,    admin::add_edge),
-        route(Method::DELETE, "/v1/admin/edges/{id}",                   Operator,    admin::remove_edge),
-        route(Method::POST,   "/v1/admin/revocations",                  Operator,    admin::revoke),
+        route(Method::POST,   "/v1/admin/users",                                Operator(UsersWrite), admin::user::add).once(),
+        route(Method::GET,    "/v1/admin/users",                                Operator(UsersRead), admin::user::list),
+        route(Method::GET,    "/v1/admin/users/{id}",                           Operator(UsersRead), admin::user::show),
+        route(Method::PATCH,  "/v1/admin/users/{id}",                           Operator(UsersWrite), admin::user::change),
+        route(Method::DELETE, "/v1/admin/users/{id}",                           Operator(UsersWrite), admin::user::delete),
+        route(Method::PUT,    "/v1/admin/users/{id}/password",                  Operator(UsersWrite), admin::user::set_password),
+        route(Method::POST,   "/v1/admin/users/{id}/unlock",                    Operator(UsersWrite), admin::user::unlock),
+        route(Method::GET,    "/v1/admin/users/{id}/sessions",                  Operator(UsersRead), admin::user::sessions),
+        route(Method::DELETE, "/v1/admin/users/{id}/sessions",                  Operator(UsersWrite), admin::user::end_sessions),
+        route(Method::DELETE, "/v1/admin/users/{id}/sessions/{sid}",            Operator(UsersWrite), admin::user::end_session),
+        route(Method::POST,   "/v1/admin/roles",                                Operator(RolesWrite), admin::role::add).once(),
+        route(Method::GET,    "/v1/admin/roles",                                Operator(RolesRead), admin::role::list),
+        route(Method::GET,    "/v1/admin/roles/{name}",                         Operator(RolesRead), admin::role::show),
+        route(Method::PUT,    "/v1/admin/roles/{name}",                         Operator(RolesWrite), admin::role::change),
+        route(Method::DELETE, "/v1/admin/roles/{name}",                         Operator(RolesWrite), admin::role::delete),
+        route(Method::POST,   "/v1/admin/tenants",                              Operator(TenantsWrite), admin::tenant::add).once(),
+        route(Method::GET,    "/v1/admin/tenants",                              Operator(TenantsRead), admin::tenant::list),
+        route(Method::GET,    "/v1/admin/tenants/{id}",                         Operator(TenantsRead), admin::tenant::show),
+        route(Method::PATCH,  "/v1/admin/tenants/{id}",                         Operator(TenantsWrite), admin::tenant::change),
+        route(Method::POST,   "/v1/admin/clients",                              Operator(ClientsWrite), admin::client::add).once(),
+        route(Method::GET,    "/v1/admin/clients",                              Operator(ClientsRead), admin::client::list),
+        route(Method::GET,    "/v1/admin/clients/{id}",                         Operator(ClientsRead), admin::client::show),
+        route(Method::PATCH,  "/v1/admin/clients/{id}",                         Operator(ClientsWrite), admin::client::change),
+        route(Method::DELETE, "/v1/admin/clients/{id}",                         Operator(ClientsWrite), admin::client::delete),
+        route(Method::POST,   "/v1/admin/clients/{id}/secrets",                 Operator(ClientsWrite), admin::client::add_secret).once(),
+        route(Method::DELETE, "/v1/admin/clients/{id}/secrets/{secret}",        Operator(ClientsWrite), admin::client::withdraw_secret),
+        route(Method::GET,    "/v1/admin/signing-keys",                         Operator(KeysRead), admin::key::list),
+        route(Method::POST,   "/v1/admin/signing-keys/rotate",                  Operator(KeysWrite), admin::key::rotate),
+        route(Method::POST,   "/v1/admin/signing-keys/{kid}/withdraw",          Operator(KeysWrite), admin::key::withdraw),
+        route(Method::GET,    "/v1/admin/edges",                                Operator(EdgesRead), admin::edge::list),
+        route(Method::POST,   "/v1/admin/edges",                                Operator(EdgesWrite), admin::edge::add).once(),
+        route(Method::DELETE, "/v1/admin/edges/{id}",                           Operator(EdgesWrite), admin::edge::remove),
+        route(Method::POST,   "/v1/admin/revocations",                          Operator(RevocationsWrite), admin::revocation::add).once(),
+        route(Method::GET,    "/v1/admin/audit",                                Operator(AuditRead), admin::audit::list),
+        route(Method::GET,    "/v1/admin/shards",                               Operator(ShardsRead), admin::shard::list),
+        route(Method::GET,    "/openapi.json",                          Public,      well_known::openapi),
         route(Method::GET,    "/livez",                                 Public,      ops::livez),
         route(Method::GET,    "/readyz",                                Public,      ops::readyz),
         route(Method::GET,    "/metrics",                               metrics,     ops::metrics),
@@ -94,7 +160,16 @@ fn table(metrics: Access) -> Vec<Route> {
 /// Every route, with who may use it when the settings open nothing.
 #[must_use]
 pub fn routes() -> Vec<(Method, &'static str, Access)> {
-    table(Access::Operator).into_iter().map(|route| (route.method, route.path, route.access)).collect()
+    table(Access::Operator(Permission::MetricsRead))
+        .into_iter()
+        .map(|route| (route.method, route.path, route.access))
+        .collect()
+}
+
+/// The routes whose repetition an idempotency key prevents.
+pub(crate) fn once_routes() -> Vec<(Method, &'static str)> {
+    let all = table(Access::Public).into_iter();
+    all.filter(|route| route.repeated == Repeated::Once).map(|route| (route.method, route.path)).collect()
 }
 
 fn route<H, T>(method: Method, path: &'static str, access: Access, handler: H) -> Route
@@ -107,14 +182,19 @@ where
         Ok(filter) => on(filter, handler),
         Err(_) => MethodRouter::new(),
     };
-    Route { method, path, access, handler }
+    Route { method, path, access, handler, repeated: Repeated::Again }
 }
 
 /// The service, ready to answer.
 pub fn router(app: Arc<App>) -> Router {
-    let metrics = if app.settings.metrics_public { Access::Public } else { Access::Operator };
+    let metrics =
+        if app.settings.metrics_public { Access::Public } else { Access::Operator(Permission::MetricsRead) };
     let mut router = Router::new();
-    for Route { method: _, path, access, handler } in table(metrics) {
+    for Route { method: _, path, access, handler, repeated } in table(metrics) {
+        let handler = match repeated {
+            Repeated::Again => handler,
+            Repeated::Once => handler.route_layer(from_fn_with_state(Arc::clone(&app), once)),
+        };
         let gate = Gate { app: Arc::clone(&app), access };
         router = router.route(path, handler.route_layer(from_fn_with_state(gate, check)));
     }
@@ -132,9 +212,18 @@ async fn observe(State(app): State<Arc<App>>, request: Request, next: Next) -> R
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let route = route.unwrap_or_else(|| "unmatched".to_owned());
     let started = app.host.now().monotonic;
-    let response = next.run(request).await;
+    let mut response = next.run(request).await;
     let status = response.status().as_u16();
-    let millis = app.host.now().monotonic.since(started);
+    let ended = app.host.now().monotonic;
+    let millis = ended.since(started);
+    let rates = {
+        let mut load = app.load.lock().unwrap_or_else(PoisonError::into_inner);
+        load.observe(ended, Outcome::of_status(status));
+        load.rates(ended)
+    };
+    if let Some(value) = header_value(app.passwords.load(), rates) {
+        response.headers_mut().insert(LOAD_HEADER, value);
+    }
     app.metrics.request(&route, status);
     tracing::info!(target: "tollgate_issuer::access", %method, route, status, millis, "request");
     response

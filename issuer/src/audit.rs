@@ -41,11 +41,13 @@ pub enum Action {
     KeyWithdraw,
     Spraying,
     ShardMove,
+    UserUnlock,
+    Access,
 }
 
 impl Action {
     /// All there are.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 35] = [
         Self::Login,
         Self::Logout,
         Self::SessionEnd,
@@ -79,6 +81,8 @@ impl Action {
         Self::KeyWithdraw,
         Self::Spraying,
         Self::ShardMove,
+        Self::UserUnlock,
+        Self::Access,
     ];
 
     /// Its name.
@@ -118,6 +122,8 @@ impl Action {
             Self::KeyWithdraw => "key.withdraw",
             Self::Spraying => "spraying",
             Self::ShardMove => "shard.move",
+            Self::UserUnlock => "user.unlock",
+            Self::Access => "access",
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::hmac;
 use base64ct::{Base64UrlUnpadded, Encoding};
 use tollgate_shared::id::KeyId;
 use tollgate_shared::time::UnixSeconds;
@@ -33,6 +34,8 @@ pub struct Keyring {
     pub signing: SigningKeys,
     encryption: EncryptionKeys,
     refresh: Zeroizing<[u8; 32]>,
+    throttle: Zeroizing<[u8; 32]>,
+    requests: Zeroizing<[u8; 32]>,
     serving_since: UnixSeconds,
 }
 
@@ -89,7 +92,7 @@ impl Keyring {
         create_private_dir(data_dir)?;
         let encryption = open_encryption_keys(&settings.keys, data_dir, &**host)?;
         let feed = open_feed_key(store, settings, &encryption, &**host).await?;
-        let refresh = open_refresh_key(store, &encryption, &**host).await?;
+        let (refresh, throttle, requests) = open_derived_keys(store, &encryption, &**host).await?;
         let now = host.seconds();
         let adopted = adopted_key(data_dir, &encryption, settings.token.lifetime_seconds, &**host, now)?;
         let schedule = settings.keys.schedule(settings.token);
@@ -97,13 +100,51 @@ impl Keyring {
         let view = change(store, &encryption, &schedule, moment, host, &Intent::Open(adopted)).await?.0;
         forget_adopted_file(data_dir)?;
         let signing = SigningKeys::new(view);
-        Ok(Self { feed, signing, encryption, refresh, serving_since: now })
+        Ok(Self { feed, signing, encryption, refresh, throttle, requests, serving_since: now })
     }
 
     /// Derives refresh tokens from the ones before them.
     #[must_use]
     pub fn refresh_key(&self) -> &[u8; 32] {
         &self.refresh
+    }
+
+    /// Hides names and addresses in counters: the same for all replicas.
+    #[must_use]
+    pub fn throttle_key(&self) -> Zeroizing<[u8; 32]> {
+        self.throttle.clone()
+    }
+
+    /// The digest of a request. It takes a secret to make one, because a request may hold a password that can be guessed.
+    #[must_use]
+    pub fn request_digest(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.requests.as_slice());
+        let mut context = hmac::Context::with_key(&key);
+        for part in parts {
+            context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            context.update(part);
+        }
+        let mut digest = [0; 32];
+        for (to, from) in digest.iter_mut().zip(context.sign().as_ref()) {
+            *to = *from;
+        }
+        digest
+    }
+
+    /// Seals an answer that may hold a secret, for the operator and the key that it is the answer to.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn seal_answer(&self, of: &str, body: &[u8], host: &dyn Host) -> Result<Vec<u8>, SealError> {
+        self.encryption.seal(Label::Answer(of), body, host)
+    }
+
+    /// Opens an answer that was sealed for the same.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn open_answer(&self, of: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        self.encryption.open(Label::Answer(of), sealed)
     }
 
     /// The feed key's public half in base64url, with which filters are configured.
@@ -312,11 +353,15 @@ async fn open_feed_key(
     Ok(SigningKey::from_seed(&seed))
 }
 
-async fn open_refresh_key(
+type Derived = (Zeroizing<[u8; 32]>, Zeroizing<[u8; 32]>, Zeroizing<[u8; 32]>);
+
+/// The keys that are derived from the secret of the installation: for refresh tokens, for counters, and
+/// for requests that carry an idempotency key.
+async fn open_derived_keys(
     store: &Store,
     encryption: &EncryptionKeys,
     host: &dyn Host,
-) -> Result<Zeroizing<[u8; 32]>, KeyringError> {
+) -> Result<Derived, KeyringError> {
     let sealed_error = |error| KeyringError::Sealed { name: SERVER_SECRET, error };
     let sealed = store
         .sealed_secret(SERVER_SECRET, || {
@@ -328,5 +373,6 @@ async fn open_refresh_key(
     if let Some(anew) = encryption.resealed(Label::ServerSecret, &sealed, host).map_err(sealed_error)? {
         store.reseal_secret(SERVER_SECRET, &anew).await?;
     }
-    secret.derive("refresh tokens").map_err(sealed_error)
+    let derive = |purpose| secret.derive(purpose).map_err(sealed_error);
+    Ok((derive("refresh tokens")?, derive("throttle")?, derive("requests")?))
 }

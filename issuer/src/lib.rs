@@ -25,7 +25,10 @@ pub mod load;
 pub mod login;
 pub mod metrics;
 pub mod oauth;
+mod once;
+pub mod openapi;
 pub mod password;
+pub mod permission;
 pub mod published;
 pub mod quota;
 pub mod refresh;
@@ -43,26 +46,31 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use tokio::sync::watch;
-use tollgate_shared::token::Algorithm;
 
 pub use app::{App, routes};
 pub use server::{ServeError, serve};
 
 use client::Client;
 use clock::Host;
-use config::Settings;
+use config::{Settings, ThrottleSettings};
 use feed::Feed;
 use keyring::{Keyring, KeyringError};
 use keys::{Existing, KeyError, create_private_dir, write_private};
+use load::LoadReport;
 use metrics::Metrics;
 use oauth::metadata::Metadata;
 use password::{PasswordError, PasswordPool};
 use quota::PlanBook;
 use status::StatusIndices;
+use store::redis::{CounterClock, Redis, RedisCounters};
 use store::{LogEntry, Store, StoreError, StorePlace};
+use throttle::{AnyCounters, KeySecret, MemoryCounters, SharedCounters, Throttle};
 
 /// How long the answer to a request with an idempotency key is kept, in seconds.
 const ANSWERS_SECONDS: u64 = 86_400;
+/// The roles of a new database, each with what it is for.
+const SEEDED_ROLES: [(&str, &str); 2] =
+    [("admin", "Whoever runs what the tokens are for"), ("member", "Whoever uses it")];
 /// Where the first operator finds the credential.
 const OPERATOR_FILE: &str = "operator.token";
 
@@ -103,6 +111,7 @@ impl App {
                 Ok(write_private(&operator_file, line.as_bytes(), Existing::IsReplaced, &*host)?)
             })
             .await?;
+        store.seed_roles(&SEEDED_ROLES, host.seconds()).await?;
         if let Some(client) = Client::first_party(settings.default_plan.as_str()) {
             store.ensure_client(&client, host.seconds()).await?;
         }
@@ -115,8 +124,13 @@ impl App {
         let indices = StatusIndices::new(store.clone(), Arc::clone(&host), settings.token.lifetime_seconds);
         let plans =
             PlanBook::new(settings.issuer.clone(), settings.plans.clone(), settings.default_plan.clone());
-        let metadata = Metadata::new(&settings.issuer, &[Algorithm::EdDsa]);
+        let metadata = Metadata::new(&settings.issuer, &[settings.keys.new_key.algorithm()]);
+        let redis =
+            settings.redis.clone().map(|redis| Redis::new(redis, Arc::clone(&host), Arc::clone(&metrics)));
+        let throttle = throttle(&settings, &keys, redis.clone(), &host, &metrics);
+        let load = Mutex::new(LoadReport::new(host.now().monotonic));
         let edges_seen = Mutex::new(BTreeMap::new());
+        let openapi = openapi::published(&settings.issuer);
         Ok(Arc::new(Self {
             settings,
             host,
@@ -126,7 +140,11 @@ impl App {
             indices,
             feed,
             plans,
+            throttle,
+            redis,
+            load,
             metadata,
+            openapi,
             metrics,
             edges_seen,
             closing,
@@ -173,6 +191,26 @@ impl App {
         self.store.prepare_parts(now.seconds()).await?;
         Ok(())
     }
+}
+
+fn throttle(
+    settings: &Settings,
+    keys: &Keyring,
+    redis: Option<Redis>,
+    host: &Arc<dyn Host>,
+    metrics: &Arc<Metrics>,
+) -> Throttle {
+    let ThrottleSettings { entries_max, fallback_divisor, .. } = settings.throttle;
+    let memory = MemoryCounters::new(entries_max, Arc::clone(host));
+    let counters = match redis {
+        None => AnyCounters::Memory(memory),
+        Some(redis) => {
+            let redis = RedisCounters::new(redis, CounterClock::Server);
+            AnyCounters::Shared(SharedCounters::new(redis, memory, fallback_divisor, Arc::clone(metrics)))
+        }
+    };
+    let secret = KeySecret::new(keys.throttle_key());
+    Throttle::new(settings.throttle, secret, counters, Arc::clone(host), Arc::clone(metrics))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tollgate_shared::id::{IssuerId, PlanName};
 use tollgate_shared::quota::{PLANS_MAX, Plan};
 
+use super::admin::AdminDocument;
 use super::database::DatabaseDocument;
 use super::keys::KeysDocument;
 use super::redis::RedisDocument;
@@ -38,6 +39,7 @@ pub struct Document {
     pub session: SessionDocument,
     pub redis: RedisDocument,
     pub throttle: ThrottleDocument,
+    pub admin: AdminDocument,
     pub plans: Vec<PlanDocument>,
 }
 
@@ -108,6 +110,7 @@ impl Default for Document {
             session: SessionDocument::default(),
             redis: RedisDocument::default(),
             throttle: ThrottleDocument::default(),
+            admin: AdminDocument::default(),
             plans: Plan::defaults().into_iter().map(plan).collect(),
         }
     }
@@ -191,6 +194,7 @@ impl Document {
             session,
             redis,
             throttle,
+            admin,
             plans,
         } = self;
         within(!audience.is_empty() && audience.len() <= 255, "audience", "1 to 255 bytes long")?;
@@ -216,6 +220,7 @@ impl Document {
             session: session.checked()?,
             redis: redis.checked()?,
             throttle: throttle.checked()?,
+            admin: admin.checked(),
             ready_file: None,
         };
         // Last, so that a relation is reported only when every value is right by itself.

@@ -44,6 +44,7 @@ pub(crate) async fn login(State(app): State<Arc<App>>, body: Result<Json<LoginBo
             | Refusal::Scope
             | Refusal::Credential
             | Refusal::CredentialKind
+            | Refusal::Permission
             | Refusal::OtherEdge
             | Refusal::NotFound
             | Refusal::Method
@@ -52,6 +53,9 @@ pub(crate) async fn login(State(app): State<Arc<App>>, body: Result<Json<LoginBo
             | Refusal::BodyTimeout
             | Refusal::Exists
             | Refusal::Changed
+            | Refusal::ConditionNeeded
+            | Refusal::OtherRequest
+            | Refusal::InProgress
             | Refusal::StaleSequence,
         ) => LoginOutcome::Malformed,
     };
