@@ -49,6 +49,16 @@ pub struct Cli {
 enum Command {
     /// Run the service
     Serve(ServeArgs),
+    #[command(flatten)]
+    Order(Order),
+    /// Configuration
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+}
+
+/// What needs the data.
+#[derive(Debug, Subcommand)]
+enum Order {
     /// Users
     #[command(subcommand)]
     User(user::UserCommand),
@@ -78,9 +88,6 @@ enum Command {
     /// The databases that users are spread over
     #[command(subcommand)]
     Shard(shard::ShardCommand),
-    /// Configuration
-    #[command(subcommand)]
-    Config(config::ConfigCommand),
 }
 
 #[derive(Debug, Args)]
@@ -193,44 +200,43 @@ pub async fn run(
     let Cli { config, data_dir, command } = cli;
     let flags = Flags { data_dir, ..Flags::default() };
     let load = |flags: &Flags| Settings::load(config.as_deref(), environment, flags);
-    let command = match command {
+    match command {
         Command::Serve(ServeArgs { listen, issuer, ready_file }) => {
             let settings = load(&Flags { listen, issuer, ..flags })?;
-            return run_service(Settings { ready_file, ..settings }, host).await;
+            run_service(Settings { ready_file, ..settings }, host).await
         }
-        Command::Config(config::ConfigCommand::Check { file }) => return config::check(&file, output),
+        Command::Config(config::ConfigCommand::Check { file }) => config::check(&file, output),
         Command::Config(config::ConfigCommand::Show) => {
             let document = Settings::document(config.as_deref(), environment, &flags)?;
-            return Ok(write!(output, "{}", toml::to_string_pretty(&document)?)?);
+            Ok(write!(output, "{}", toml::to_string_pretty(&document)?)?)
         }
-        command => command,
-    };
-    let app = App::open(load(&flags)?, host).await?;
-    let done = Box::pin(order(&app, command, input, output)).await;
-    app.store.close().await;
-    done
+        Command::Order(order) => {
+            let app = App::open(load(&flags)?, host).await?;
+            let done = Box::pin(carry_out(&app, order, input, output)).await;
+            app.store.close().await;
+            done
+        }
+    }
 }
 
 /// Carries out what needs the data.
-async fn order(
+async fn carry_out(
     app: &App,
-    command: Command,
+    order: Order,
     input: &mut impl Read,
     output: &mut impl Write,
 ) -> Result<(), CliError> {
-    match command {
-        // These were dealt with before the data was opened.
-        Command::Serve(_) | Command::Config(_) => Ok(()),
-        Command::User(command) => user::run(app, command, input, output).await,
-        Command::Client(command) => client::run(app, command, input, output).await,
-        Command::Role(command) => role::run(app, command, output).await,
-        Command::Tenant(command) => tenant::run(app, command, output).await,
-        Command::Edge(command) => edge::run(app, command, output).await,
-        Command::Operator(command) => operator::run(app, command, output).await,
-        Command::Key(command) => key::run(app, command, output).await,
-        Command::Audit(command) => audit::run(app, command, output).await,
-        Command::Shard(command) => shard::run(app, command, output).await,
-        Command::Revoke(RevokeArgs { dimension, value, reason }) => {
+    match order {
+        Order::User(command) => user::run(app, command, input, output).await,
+        Order::Client(command) => client::run(app, command, input, output).await,
+        Order::Role(command) => role::run(app, command, output).await,
+        Order::Tenant(command) => tenant::run(app, command, output).await,
+        Order::Edge(command) => edge::run(app, command, output).await,
+        Order::Operator(command) => operator::run(app, command, output).await,
+        Order::Key(command) => key::run(app, command, output).await,
+        Order::Audit(command) => audit::run(app, command, output).await,
+        Order::Shard(command) => shard::run(app, command, output).await,
+        Order::Revoke(RevokeArgs { dimension, value, reason }) => {
             let actor = Actor::command_line();
             let position = app.revoke(&dimension, &value, None, reason.as_deref(), &actor).await?;
             Ok(writeln!(output, "{}", position.0)?)

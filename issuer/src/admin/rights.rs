@@ -16,9 +16,6 @@ pub struct TenantPatch {
 }
 
 fn checked_role(role: &Role) -> Result<(), OrderError> {
-    if !is_scope_token(&role.name) {
-        return Err(OrderError::Name("name"));
-    }
     tokens("permissions", &role.permissions)?;
     text("description", &role.description)
 }
@@ -32,6 +29,9 @@ impl App {
         let detail = role.permissions.join(" ");
         let entry = Entry { actor, action: Action::RoleCreate, target: &role.name, detail };
         let adding = async {
+            if !is_scope_token(&role.name) {
+                return Err(OrderError::Name("name"));
+            }
             checked_role(role)?;
             self.store.add_role(role, self.host.seconds()).await?;
             Ok(self.role(&role.name).await?.1)

@@ -107,7 +107,7 @@ impl Parameters {
 
     /// Which page is wanted: after what, and how long.
     pub(crate) fn page(&self) -> Result<Page, Refusal> {
-        let limit = self.number("limit")?.unwrap_or(u64::from(LIMIT_DEFAULT));
+        let limit = self.number("limit")?.unwrap_or_else(|| u64::from(LIMIT_DEFAULT));
         let limit = u32::try_from(limit).ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
         let limit = limit.ok_or_else(|| Refusal::Invalid(format!("limit: must be 1 to {LIMIT_MAX}")))?;
         Ok(Page { after: self.name("after")?.unwrap_or_default().to_owned(), limit })
