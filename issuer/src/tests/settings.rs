@@ -198,7 +198,7 @@ async fn the_service_starts_says_so_and_ends_when_it_is_told() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let service = crate::serve(settings, listener, async move {
+    let service = crate::serve(settings, Arc::new(SystemHost::new()), listener, async move {
         let _ = stopped.await;
     });
     let client = async {
