@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, to_bytes};
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderMap, header};
 use serde::de::DeserializeOwned;
@@ -42,6 +42,10 @@ pub(crate) fn has_media_type(headers: &HeaderMap, expected: &str) -> bool {
 
 /// The whole body, if it is of at most `bytes_max` bytes.
 pub(crate) async fn read(body: Body, bytes_max: usize) -> Result<Bytes, Refusal> {
+    // Said in advance, it need not be waited for.
+    if HttpBody::size_hint(&body).lower() > u64::try_from(bytes_max).unwrap_or(u64::MAX) {
+        return Err(Refusal::TooLarge);
+    }
     match tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, bytes_max)).await {
         Ok(Ok(bytes)) => Ok(bytes),
         // Either it is too long or the connection broke, and then nobody reads the answer.

@@ -34,7 +34,7 @@ impl App {
     ) -> Result<ClientToken, SessionError> {
         let id = client.id.as_str();
         let mut held = client.scopes.clone();
-        held.extend(self.store.permissions(&client.roles).await?);
+        held.extend(self.role_permissions(&client.roles).await?);
         let scope = Scopes::granted(scope, &held)?;
         let keys = CutOffKeys {
             subject: id,

@@ -170,7 +170,7 @@ impl App {
     }
 
     async fn must_have_logins(&self, client: &str) -> Result<(), LoginError> {
-        let known = self.store.client(client).await?.map(|(client, _)| client);
+        let known = self.confirmed_client(client).await?;
         let known = known.filter(|client| !client.disabled && client.grants.has(Grant::Login));
         let Some(client) = known else { return Err(LoginError::Client) };
         match &client.tenant {

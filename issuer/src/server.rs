@@ -1,5 +1,7 @@
 //! Serves connections: bounded in number and patience, and ended in order.
 
+mod patient;
+
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::future::Future;
@@ -24,13 +26,23 @@ use crate::keys::{Existing, KeyError, write_private};
 use crate::network::Peer;
 use crate::store::StoreError;
 use crate::store::redis::{FeedNews, Redis};
+use patient::Patient;
 
 /// The most connections at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 10_000;
 /// How long the head of a request may take, and how long a connection may idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take to read an answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// The most that a connection keeps of what it has read and nobody has taken, in bytes: the longest head of a request. By
+/// default it would be six times as much.
+const READ_BYTES_MAX: usize = 64 * 1024;
 /// How long requests have to finish once the service closes.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the first requests wait for what was hot before.
+const WARM_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the last changes may take to be told to other replicas.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How soon what another process committed is noticed.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// How soon what a crash left unpublished is published.
@@ -76,6 +88,7 @@ pub async fn serve(
     app.store.prepare_parts(app.host.seconds()).await?;
     // Before anybody is answered: what was decided before a crash is not served without.
     app.feed.publish_outbox().await?;
+    warm(&app).await;
     let listen = listener.local_addr()?;
     let issuer = app.settings.issuer.as_str();
     if let Some(path) = &app.settings.ready_file {
@@ -101,15 +114,30 @@ pub async fn serve(
     if let Err(error) = app.keep_house().await {
         tracing::warn!(%error, "last housekeeping failed");
     }
+    app.cache.settle(SETTLE_TIMEOUT).await;
     app.store.close().await;
     tracing::info!("closed");
     Ok(())
 }
 
+/// Reads what was hot, for a while before the first request is taken, and on in the background.
+async fn warm(app: &Arc<App>) {
+    let warmed = Arc::clone(app);
+    let warming = tokio::spawn(async move {
+        match warmed.cache.warm(&warmed.store).await {
+            Ok(found) => tracing::info!(found, "hot principals are in memory"),
+            Err(error) => tracing::warn!(%error, "hot principals not read"),
+        }
+    });
+    if timeout(WARM_TIMEOUT, warming).await.is_err() {
+        tracing::info!("hot principals are still being read");
+    }
+}
+
 async fn accept(app: &Arc<App>, listener: &TcpListener, shutdown: impl Future<Output = ()>) {
     // HTTP/1 only: the builder would otherwise wait for a connection's first bytes without a limit of time.
     let mut server = auto::Builder::new(TokioExecutor::new()).http1_only();
-    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(READ_BYTES_MAX);
     let router = router(Arc::clone(app));
     let graceful = GracefulShutdown::new();
     let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
@@ -131,7 +159,8 @@ async fn accept(app: &Arc<App>, listener: &TcpListener, shutdown: impl Future<Ou
         // More of one address wait at its end: the connection is closed, and others find room.
         let Some(place) = Place::take(&places, peer, &app.settings) else { continue };
         let service = TowerToHyperService::new(Router::clone(&router).layer(Extension(Peer(peer))));
-        let connection = server.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection =
+            server.serve_connection(TokioIo::new(Patient::new(stream, ANSWER_TIMEOUT)), service).into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {

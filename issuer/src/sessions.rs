@@ -108,7 +108,7 @@ impl App {
     /// [`StoreError`].
     pub async fn scopes_of(&self, user: &User) -> Result<Vec<String>, StoreError> {
         let mut scopes = user.scopes.clone();
-        for scope in self.store.permissions(&user.roles).await? {
+        for scope in self.role_permissions(&user.roles).await? {
             if !scopes.contains(&scope) {
                 scopes.push(scope);
             }
@@ -304,7 +304,7 @@ impl App {
 
     /// Whether a tenant's users and clients are refused. One that does not exist refuses nobody.
     pub(crate) async fn is_tenant_disabled(&self, tenant: &str) -> Result<bool, StoreError> {
-        Ok(self.store.tenant(tenant).await?.is_some_and(|(tenant, _)| tenant.disabled))
+        Ok(self.confirmed_tenant(tenant).await?.is_some_and(|tenant| tenant.disabled))
     }
 
     /// Writes to the audit log.

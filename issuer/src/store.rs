@@ -8,12 +8,14 @@
 
 mod audit;
 mod blocks;
+mod changes;
 mod clients;
 mod credentials;
 mod cutoffs;
 mod database;
 mod feed_log;
 mod feed_read;
+mod hot;
 mod meta;
 mod once;
 mod outbox;
@@ -33,6 +35,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use blocks::TakenBlock;
+pub use changes::{FactKind, Observer};
+pub use clients::ClientAuthText;
 pub use credentials::{EdgeRecord, EdgeSeen, StoredCredential};
 pub use cutoffs::{CutOff, CutOffKeys, Reach};
 pub use database::{DatabaseLimits, Flavour};
@@ -51,6 +55,7 @@ pub use users::{NOBODY, NewUser, User, UserChange, UserRecord};
 
 use crate::breaker::BreakerState;
 use crate::clock::Host;
+use changes::Observed;
 use database::Database;
 use shards::Shards;
 
@@ -75,6 +80,7 @@ pub enum StorePlace {
 pub struct Store {
     home: Database,
     shards: Arc<Shards>,
+    observed: Observed,
 }
 
 /// Why the store did not do what it was asked.
@@ -155,7 +161,7 @@ impl Store {
             }
         };
         let shards = Shards::open(home.clone(), others).await?;
-        Ok(Self { home, shards: Arc::new(shards) })
+        Ok(Self { home, shards: Arc::new(shards), observed: Observed::default() })
     }
 
     /// Whether every database answers.

@@ -11,6 +11,7 @@
 )]
 
 mod bootstrap;
+mod cache;
 mod canaries;
 mod configuration;
 mod conversation;
@@ -18,14 +19,34 @@ mod counters;
 mod crash;
 mod demo;
 mod foreign;
+mod foreign_clients;
 mod hostile;
 mod issuer;
+mod key_rotation;
+mod openapi;
 mod outage;
+mod replicas;
 mod revocation;
 mod signatures;
+mod slow_clients;
 mod spoofing;
 mod stores;
 mod tokens;
+
+use std::sync::Arc;
+
+use tollgate_issuer::App;
+use tollgate_issuer::clock::SystemHost;
+use tollgate_issuer::config::{Flags, Settings};
+use tollgate_tests::issuer::Issuer;
+
+/// What a command of an operator has open while the issuer runs: its database and its keys, in another process.
+async fn same_database(issuer: &Issuer) -> Arc<App> {
+    let (variables, data, name) = issuer.settings();
+    let flags = Flags { listen: None, issuer: Some(name.to_owned()), data_dir: Some(data.to_owned()) };
+    let settings = Settings::load(None, &variables, &flags).unwrap();
+    App::open(settings, Arc::new(SystemHost::new())).await.unwrap()
+}
 
 /// Says, past the capture of output, that something could not be run here.
 fn not_run(why: &str) {

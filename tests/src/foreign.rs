@@ -138,29 +138,43 @@ impl ForeignClient {
 
 /// The program on authlib, with the packages that it imports.
 fn authlib() -> Result<Command> {
-    let requirements = sources().join("requirements.txt");
-    // Some of the packages are compiled for one version of Python.
-    let mut tag = Command::new("python3");
-    tag.args(["-c", "import sys; print(sys.implementation.cache_tag)"]);
-    let tag = first_line(&run(&mut tag).context("install python3 and pip, 3.11 or later")?);
-    let folder = installed("authlib", &[&requirements], &tag, |unfinished| {
-        let mut pip = Command::new("python3");
-        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]);
-        pip.args(["--require-hashes", "--only-binary=:all:", "--target"]);
-        pip.arg(unfinished).arg("-r").arg(&requirements);
-        run(&mut pip).context("authlib could not be installed; install python3 and pip, 3.11 or later")
-    })?;
+    let folder = python_packages("authlib", &sources().join("requirements.txt"))?;
     let mut python = Command::new("python3");
     python.arg(sources().join("authlib_client.py"));
     python.env("PYTHONPATH", folder).env("PYTHONDONTWRITEBYTECODE", "1");
     Ok(python)
 }
 
+/// The folder with the Python packages that a file of requirements names by version and digest.
+pub(crate) fn python_packages(name: &str, requirements: &PathBuf) -> Result<PathBuf> {
+    let wanted = || format!("{name} could not be installed; install python3 and pip, 3.11 or later");
+    // Some of the packages are compiled for one version of Python.
+    let mut tag = Command::new("python3");
+    tag.args(["-c", "import sys; print(sys.implementation.cache_tag)"]);
+    let tag = first_line(&run(&mut tag).with_context(wanted)?);
+    installed(name, &[requirements], &tag, |unfinished| {
+        let mut pip = Command::new("python3");
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]);
+        pip.args(["--require-hashes", "--only-binary=:all:", "--target"]);
+        run(pip.arg(unfinished).arg("-r").arg(requirements)).with_context(wanted)
+    })
+}
+
 /// The program on oauth4webapi, beside the package: Node.js looks for packages where the program is.
 fn oauth4webapi() -> Result<Command> {
-    const PROGRAM: &str = "oauth4webapi_client.mjs";
-    let files = ["package.json", "package-lock.json", PROGRAM].map(|name| sources().join(name));
-    let folder = installed("oauth4webapi", &files.each_ref(), "", |unfinished| {
+    let mut node = Command::new("node");
+    node.arg(node_program("oauth4webapi", &sources(), "oauth4webapi_client.mjs")?);
+    Ok(node)
+}
+
+/// The path of a program for Node.js that uses packages from npm. The program, `package.json` and `package-lock.json` are
+/// in the folder `sources`; the packages are installed when they are absent.
+///
+/// # Errors
+/// When they cannot be installed.
+pub fn node_program(name: &str, sources: &Path, program: &str) -> Result<PathBuf> {
+    let files = ["package.json", "package-lock.json", program].map(|name| sources.join(name));
+    let folder = installed(name, &files.each_ref(), "", |unfinished| {
         fs::create_dir_all(unfinished)?;
         for file in &files {
             let name = file.file_name().unwrap_or_default();
@@ -169,11 +183,9 @@ fn oauth4webapi() -> Result<Command> {
         let mut npm = Command::new("npm");
         npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent", "--prefix"]);
         run(npm.arg(unfinished))
-            .context("oauth4webapi could not be installed; install Node.js 20 or later and npm")
+            .with_context(|| format!("{name} could not be installed; install Node.js 20 or later and npm"))
     })?;
-    let mut node = Command::new("node");
-    node.arg(folder.join(PROGRAM));
-    Ok(node)
+    Ok(folder.join(program))
 }
 
 /// Where the programs are, and what they need.

@@ -1,5 +1,6 @@
 //! Runs the issuer's binary and speaks to it as an operator and as a user.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
@@ -15,14 +16,17 @@ use crate::client::{Client, Request};
 use crate::eventually::eventually;
 use crate::evidence::Evidence;
 use crate::process::Process;
-use crate::tools::{cargo, run};
+use crate::redis_server::RedisServer;
+use crate::tools::{cargo, installed, run};
 
-/// Which of the two programs is started.
+/// Which program is started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Program {
-    /// What users run.
+    /// What users run, built quickly.
     #[default]
     Shipped,
+    /// The same as it is to be measured.
+    Release,
     /// The same, which can be told to end in the middle of a step: for tests only.
     Crashing,
 }
@@ -40,6 +44,8 @@ pub struct IssuerOptions {
     pub data: Option<PathBuf>,
     /// Where to listen; a port that the system picks when `None`.
     pub listen: Option<SocketAddr>,
+    /// How many bytes of memory of its own it may have, which the kernel enforces; no limit when `None`.
+    pub memory_max: Option<u64>,
 }
 
 impl Default for IssuerOptions {
@@ -50,18 +56,31 @@ impl Default for IssuerOptions {
             variables: Vec::new(),
             data: None,
             listen: None,
+            memory_max: None,
         }
     }
 }
 
 impl IssuerOptions {
-    /// These and one more variable, such as a `TOLLGATE_…` setting.
+    /// The issuer on a database of PostgreSQL and with counters in Redis: what replicas share.
     #[must_use]
-    pub fn with(mut self, name: &str, value: &str) -> Self {
-        self.variables.push((name.to_owned(), value.to_owned()));
+    pub fn on(database_url: &str, redis: &RedisServer) -> Self {
+        Self::default()
+            .with("DATABASE__URL", database_url)
+            .with("REDIS__URL", &redis.url())
+            .with("KEYS__ENCRYPTION_KEY", SHARED_ENCRYPTION_KEY)
+    }
+
+    /// These and one more setting, by what its variable is called after `TOLLGATE_`.
+    #[must_use]
+    pub fn with(mut self, setting: &str, value: &str) -> Self {
+        self.variables.push((format!("TOLLGATE_{setting}"), value.to_owned()));
         self
     }
 }
+
+/// What replicas seal with: they have to be given one key, and in a test it guards nothing.
+const SHARED_ENCRYPTION_KEY: &str = "dGhlIGtleSBvZiBhIHRlc3QgZ3VhcmRzIG5vdGhpbmc";
 
 /// A running issuer. Dropping it kills it.
 #[derive(Debug)]
@@ -91,6 +110,8 @@ pub struct Login {
     pub access_token: String,
     /// The `sub` of the token.
     pub user_id: String,
+    /// For the next tokens.
+    pub refresh_token: String,
     /// The whole answer.
     pub raw: Value,
 }
@@ -109,9 +130,11 @@ pub fn binary() -> Result<PathBuf> {
 /// When it does not compile.
 pub fn binary_of(program: Program) -> Result<PathBuf> {
     static SHIPPED: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    static RELEASE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     static CRASHING: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let once = match program {
         Program::Shipped => &SHIPPED,
+        Program::Release => &RELEASE,
         Program::Crashing => &CRASHING,
     };
     once.get_or_init(|| compile(program).map_err(|error| format!("{error:#}"))).clone().map_err(Error::msg)
@@ -121,9 +144,12 @@ fn compile(program: Program) -> Result<PathBuf> {
     let mut cargo = cargo();
     cargo.args(["build", "--quiet", "--locked", "--package", "tollgate-issuer"]);
     cargo.args(match program {
-        Program::Shipped => ["--bin", "tollgate-issuer"],
+        Program::Shipped | Program::Release => ["--bin", "tollgate-issuer"],
         Program::Crashing => ["--example", "crashing"],
     });
+    if program == Program::Release {
+        cargo.arg("--release");
+    }
     let output = run(cargo.arg("--message-format=json-render-diagnostics"))?;
     let messages =
         output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
@@ -152,12 +178,55 @@ impl Issuer {
         let program = tokio::task::spawn_blocking(move || binary_of(which)).await??;
         let started = launch(&program, name, &options, &data, evidence, &client).await;
         let (process, ready) = started.inspect_err(|_| evidence.keep())?;
-        let token = data.join("operator.token");
+        let token = data.join(OPERATOR_FILE);
         let operator_token =
             fs::read_to_string(&token).with_context(|| format!("reading {}", token.display()))?;
         let operator_token = operator_token.trim().to_owned();
         let (name, evidence) = (name.to_owned(), Arc::clone(evidence));
         Ok(Self { process, name, options, data, ready, operator_token, client, evidence })
+    }
+
+    /// Starts another process on the same database, with a data folder of its own.
+    ///
+    /// # Errors
+    /// Those of [`start`](Self::start).
+    pub async fn start_replica(&self, name: &str) -> Result<Self> {
+        let data = self.evidence.file(&format!("{name}-data"));
+        fs::create_dir_all(&data).with_context(|| format!("creating {}", data.display()))?;
+        // Only the first start on a database leaves a token for the operator.
+        fs::copy(self.data.join(OPERATOR_FILE), data.join(OPERATOR_FILE)).context("copying its token")?;
+        let options = IssuerOptions { data: Some(data), listen: None, ..self.options.clone() };
+        Self::start_named(name, options, &self.evidence).await
+    }
+
+    /// Starts it again as [`restart`](Self::restart) does, with one setting changed.
+    ///
+    /// # Errors
+    /// When it is not ready in time.
+    pub async fn restart_with(&mut self, setting: &str, value: &str) -> Result<()> {
+        self.options = self.options.clone().with(setting, value);
+        self.restart().await
+    }
+
+    /// The sum of a metric over the labels that contain `labels`; 0 when nothing has been counted.
+    ///
+    /// # Errors
+    /// When the issuer refuses, or a value is no number.
+    pub async fn metric(&self, name: &str, labels: &str) -> Result<u64> {
+        let text = self.operator("GET", "/metrics").send_ok().await?.text();
+        let mut sum = 0;
+        for line in text.lines().filter_map(|line| line.strip_prefix(name)) {
+            let Some((found, value)) = line.rsplit_once(' ') else { continue };
+            if (found.is_empty() || found.starts_with('{')) && found.contains(labels) {
+                sum += value.parse::<u64>().with_context(|| format!("the value of {name}{line}"))?;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// The settings that it was started with, as variables and as flags that are not about this process.
+    pub fn settings(&self) -> (BTreeMap<String, String>, &Path, &str) {
+        (self.options.variables.iter().cloned().collect(), &self.data, &self.options.issuer)
     }
 
     /// Where it listens.
@@ -227,6 +296,17 @@ impl Issuer {
         text(&added.json_at("/credential")?)
     }
 
+    /// Exchanges a refresh token of a login for the next tokens, and gives back the whole answer.
+    ///
+    /// # Errors
+    /// When the issuer refuses.
+    pub async fn refresh(&self, refresh_token: &str) -> Result<Value> {
+        let url = format!("{}/oauth2/token", self.base_url());
+        let form =
+            [("grant_type", "refresh_token"), ("client_id", "first-party"), ("refresh_token", refresh_token)];
+        self.client.post(&url).form(&form).send_ok().await?.json()
+    }
+
     /// Logs a user in.
     ///
     /// # Errors
@@ -237,7 +317,8 @@ impl Issuer {
         let answer = answer.send_ok().await?;
         let access_token = text(&answer.json_at("/access_token")?)?;
         let user_id = text(&answer.json_at("/user/id")?)?;
-        Ok(Login { access_token, user_id, raw: answer.json()? })
+        let refresh_token = text(&answer.json_at("/refresh_token")?)?;
+        Ok(Login { access_token, user_id, refresh_token, raw: answer.json()? })
     }
 
     /// Revokes everything that was issued to a user and gives back the position of the change in the feed.
@@ -279,14 +360,14 @@ impl Issuer {
     /// # Errors
     /// When it is not ready in time.
     pub async fn restart(&mut self) -> Result<()> {
-        self.restart_with(&[]).await
+        self.restart_once_with(&[]).await
     }
 
     /// The same with further variables, this once.
     ///
     /// # Errors
     /// When it is not ready in time.
-    pub async fn restart_with(&mut self, variables: &[(&str, &str)]) -> Result<()> {
+    pub async fn restart_once_with(&mut self, variables: &[(&str, &str)]) -> Result<()> {
         self.process.kill();
         self.options.listen = Some(self.ready.listen);
         let mut options = self.options.clone();
@@ -299,6 +380,8 @@ impl Issuer {
     }
 }
 
+/// Where the first start leaves the operator's token.
+const OPERATOR_FILE: &str = "operator.token";
 const READY_DEADLINE: Duration = Duration::from_secs(30);
 const EXIT_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -315,7 +398,15 @@ async fn launch(
         fs::remove_file(&ready_file)?;
     }
     let listen = options.listen.map_or_else(|| "127.0.0.1:0".to_owned(), |listen| listen.to_string());
-    let arguments: [OsString; 9] = [
+    let mut arguments: Vec<OsString> = Vec::new();
+    let mut program = program.to_owned();
+    if let Some(bytes) = options.memory_max {
+        // It replaces itself with the program, so that the process is the issuer's.
+        let prlimit = installed("prlimit", &[], "util-linux")?;
+        let program = std::mem::replace(&mut program, prlimit);
+        arguments.extend([format!("--data={bytes}").into(), "--".into(), program.into()]);
+    }
+    let fixed: [OsString; 9] = [
         "serve".into(),
         "--data-dir".into(),
         data.into(),
@@ -326,12 +417,13 @@ async fn launch(
         "--ready-file".into(),
         ready_file.clone().into(),
     ];
+    arguments.extend(fixed);
     // All that a test does comes from one address; what is tested of the limits sets them itself.
     let mut variables: Vec<(String, String)> = ["ADDRESS_PER_MINUTE", "NETWORK_PER_MINUTE"]
         .map(|limit| (format!("TOLLGATE_THROTTLE__{limit}"), "1000000".to_owned()))
         .to_vec();
     variables.extend(options.variables.iter().cloned());
-    let process = Process::spawn(name, program, arguments, &variables, evidence.folder())?;
+    let process = Process::spawn(name, &program, arguments, &variables, evidence.folder())?;
     // The inner result ends the wait at once when the process has ended.
     let ready = eventually("the issuer to be ready", READY_DEADLINE, async || {
         if let Err(ended) = process.ensure_running() {

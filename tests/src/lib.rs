@@ -16,6 +16,8 @@ pub mod module;
 pub mod postgres_server;
 pub mod process;
 pub mod redis_server;
+pub mod samples;
+pub mod schemathesis;
 pub mod stack;
 pub mod tools;
 pub mod upstream;

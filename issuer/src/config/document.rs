@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tollgate_shared::id::{IssuerId, PlanName};
 use tollgate_shared::quota::{PLANS_MAX, Plan};
 
+use super::cache::CacheDocument;
 use super::database::DatabaseDocument;
 use super::keys::KeysDocument;
 use super::redis::RedisDocument;
@@ -39,6 +40,7 @@ pub struct Document {
     pub log: LogDocument,
     pub audit: AuditDocument,
     pub database: DatabaseDocument,
+    pub cache: CacheDocument,
     pub session: SessionDocument,
     pub redis: RedisDocument,
     pub throttle: ThrottleDocument,
@@ -119,6 +121,7 @@ impl Default for Document {
             log: LogDocument::default(),
             audit: AuditDocument::default(),
             database: DatabaseDocument::default(),
+            cache: CacheDocument::default(),
             session: SessionDocument::default(),
             redis: RedisDocument::default(),
             throttle: ThrottleDocument::default(),
@@ -211,6 +214,7 @@ impl Document {
             log,
             audit,
             database,
+            cache,
             session,
             redis,
             throttle,
@@ -246,6 +250,7 @@ impl Document {
             log: log.checked()?,
             audit_keep_days: audit.checked()?,
             database: database.checked()?,
+            cache: cache.checked()?,
             session: session.checked()?,
             redis: redis.checked()?,
             throttle: throttle.checked()?,

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 
+use rustix::process::setpriority_process;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::argon::{Argon2Hash, HashMemory, Standard};
@@ -21,6 +22,9 @@ use super::{NewPassword, Password};
 use crate::clock::{EntropyError, Host, random};
 use crate::config::PasswordSettings;
 use crate::metrics::Metrics;
+
+/// The nice value of the workers: a tenth of the share of the other threads, while those want one.
+const PRIORITY: i32 = 10;
 
 /// Why a password was neither right nor wrong.
 #[derive(Debug, thiserror::Error)]
@@ -331,7 +335,8 @@ struct Permits {
 /// The threads that hash. They end when the sender is dropped.
 ///
 /// Threads of their own, each with its memory, rather than those that the runtime lends: what the allocator keeps for a
-/// thread is then kept for these few.
+/// thread is then kept for these few. They have a lower priority than the rest: who needs a core for a hundredth of a
+/// millisecond, to refresh a token or to answer an edge, does not wait until a hash has had its turn.
 fn start_threads(workers: usize, blocks: usize) -> Result<Sender<Job>, PasswordError> {
     let (jobs, waiting) = channel();
     let waiting = Arc::new(Mutex::new(waiting));
@@ -346,6 +351,10 @@ fn start_threads(workers: usize, blocks: usize) -> Result<Sender<Job>, PasswordE
 }
 
 fn work_off(waiting: &Mutex<Receiver<Job>>, blocks: usize) {
+    // Of this thread alone, on Linux. Where it cannot be had, others wait longer; nothing else depends on it.
+    if let Err(error) = setpriority_process(None, PRIORITY) {
+        tracing::debug!(%error, "password workers have the priority of the others");
+    }
     let mut memory = HashMemory::keeping(blocks);
     loop {
         // Whoever holds the lock waits for the next job, the others for the lock.

@@ -150,7 +150,7 @@ impl Bench {
         token: Option<&str>,
         body: Body<'_>,
     ) {
-        self.issuer.restart_with(&[("TOLLGATE_CRASH_AT", step)]).await.unwrap();
+        self.issuer.restart_once_with(&[("TOLLGATE_CRASH_AT", step)]).await.unwrap();
         let answer = self.post(path, token, body).await;
         assert!(answer.is_err(), "{step} was not reached: {}", answer.unwrap());
         let ended = self.issuer.process().wait_exit(SOON).await.unwrap();

@@ -57,7 +57,7 @@ async fn a_user_is_added_or_not(backend: Backend) {
             assert_eq!(bench.right_passwords(step).await, (false, true), "{step}");
         }
     }
-    bench.issuer.restart_with(&[TWO_MINUTES]).await.unwrap();
+    bench.issuer.restart_once_with(&[TWO_MINUTES]).await.unwrap();
     assert!(!absent.is_empty(), "a name is held for a minute: its user may be on the way");
     for step in absent {
         assert!(bench.add_with_other_password(step).await, "{step}: the name is free");
@@ -111,7 +111,7 @@ async fn a_user_is_deleted_or_not(backend: Backend) {
         }
     }
     assert_eq!(held, ["user.deleted", "user.name_free_before_commit"], "the name goes after the user");
-    bench.issuer.restart_with(&[TWO_MINUTES]).await.unwrap();
+    bench.issuer.restart_once_with(&[TWO_MINUTES]).await.unwrap();
     for step in held {
         assert!(bench.add_with_other_password(step).await, "{step}: the name is free");
         assert_eq!(bench.right_passwords(step).await, (false, true), "{step}");

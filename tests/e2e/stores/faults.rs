@@ -186,8 +186,8 @@ async fn a_login_that_was_answered_is_in_the_database_and_the_issuer_recovers_by
     let evidence = Evidence::of_this_test().unwrap();
     let (mut server, _) = server(&[], &evidence).await;
     let options = IssuerOptions::default()
-        .with("TOLLGATE_DATABASE__URL", &server.url("tollgate"))
-        .with("TOLLGATE_DATABASE__TIMEOUT_MS", "1000");
+        .with("DATABASE__URL", &server.url("tollgate"))
+        .with("DATABASE__TIMEOUT_MS", "1000");
     let issuer = Issuer::start(options, &evidence).await.unwrap();
     issuer.add_user("alice", "correct horse battery", "free", &[], &["read"]).await.unwrap();
     let client = Client::fresh_connections();
