@@ -28,20 +28,10 @@ pub struct IssuerOptions {
     pub data: Option<PathBuf>,
     /// Where to listen; a port that the system picks when `None`.
     pub listen: Option<SocketAddr>,
-    /// How its program is built.
-    pub profile: Profile,
+    /// A program that is the issuer too; the one that is built for tests when `None`.
+    pub program: Option<PathBuf>,
     /// How many bytes of memory of its own it may have, which the kernel enforces; no limit when `None`.
     pub memory_max: Option<u64>,
-}
-
-/// How the issuer's program is built.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Profile {
-    /// As for tests: quickly.
-    #[default]
-    Dev,
-    /// As it is used: to be measured.
-    Release,
 }
 
 impl Default for IssuerOptions {
@@ -51,7 +41,7 @@ impl Default for IssuerOptions {
             variables: Vec::new(),
             data: None,
             listen: None,
-            profile: Profile::Dev,
+            program: None,
             memory_max: None,
         }
     }
@@ -93,22 +83,14 @@ pub struct Login {
 ///
 /// # Errors
 /// When it does not compile.
-pub fn binary(profile: Profile) -> Result<PathBuf> {
-    static DEV: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    static RELEASE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let once = match profile {
-        Profile::Dev => &DEV,
-        Profile::Release => &RELEASE,
-    };
-    once.get_or_init(|| compile(profile).map_err(|error| format!("{error:#}"))).clone().map_err(Error::msg)
+pub fn binary() -> Result<PathBuf> {
+    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    BINARY.get_or_init(|| compile().map_err(|error| format!("{error:#}"))).clone().map_err(Error::msg)
 }
 
-fn compile(profile: Profile) -> Result<PathBuf> {
+fn compile() -> Result<PathBuf> {
     let mut cargo = cargo();
     cargo.args(["build", "--quiet", "--locked", "--package", "tollgate-issuer", "--bin", "tollgate-issuer"]);
-    if profile == Profile::Release {
-        cargo.arg("--release");
-    }
     let output = run(cargo.arg("--message-format=json-render-diagnostics"))?;
     let messages =
         output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
@@ -133,8 +115,10 @@ impl Issuer {
         let data = options.data.clone().unwrap_or_else(|| evidence.file(&format!("{name}-data")));
         fs::create_dir_all(&data).with_context(|| format!("creating {}", data.display()))?;
         let client = Client::new();
-        let profile = options.profile;
-        let program = tokio::task::spawn_blocking(move || binary(profile)).await??;
+        let program = match &options.program {
+            Some(program) => program.clone(),
+            None => tokio::task::spawn_blocking(binary).await??,
+        };
         let started = launch(&program, name, &options, &data, evidence, &client).await;
         let (process, ready) = started.inspect_err(|_| evidence.keep())?;
         let token = data.join("operator.token");
@@ -266,7 +250,7 @@ impl Issuer {
     pub async fn restart(&mut self) -> Result<()> {
         self.process.kill();
         self.options.listen = Some(self.ready.listen);
-        let program = binary(self.options.profile)?;
+        let program = self.options.program.clone().map_or_else(binary, Ok)?;
         let started =
             launch(&program, &self.name, &self.options, &self.data, &self.evidence, &self.client).await;
         (self.process, self.ready) = started.inspect_err(|_| self.evidence.keep())?;

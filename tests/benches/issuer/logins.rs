@@ -10,7 +10,7 @@ use anyhow::{Result, anyhow};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use serde_json::json;
 use tollgate_tests::evidence::Evidence;
-use tollgate_tests::issuer::{Issuer, IssuerOptions, Profile};
+use tollgate_tests::issuer::{Issuer, IssuerOptions};
 use tollgate_tests::samples::{median, percentile};
 
 use crate::clock;
@@ -48,7 +48,7 @@ pub(crate) async fn run() -> Result<()> {
     let options = IssuerOptions {
         variables,
         data: Some(data.clone()),
-        profile: Profile::Release,
+        program: Some(std::env::current_exe()?),
         ..IssuerOptions::default()
     };
     let users = (0..USERS).map(|number| format!("user{number:03}")).collect();

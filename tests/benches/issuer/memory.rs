@@ -5,7 +5,7 @@ use std::thread;
 use anyhow::{Result, anyhow, ensure};
 use serde_json::json;
 use tollgate_tests::evidence::Evidence;
-use tollgate_tests::issuer::{Issuer, IssuerOptions, Profile};
+use tollgate_tests::issuer::{Issuer, IssuerOptions};
 
 use crate::clock;
 use crate::connection::{Connection, post_json};
@@ -29,7 +29,7 @@ pub(crate) async fn run() -> Result<()> {
         let options = IssuerOptions {
             variables,
             data: Some(data.clone()),
-            profile: Profile::Release,
+            program: Some(std::env::current_exe()?),
             memory_max: Some(MEMORY_MAX),
             ..IssuerOptions::default()
         };

@@ -12,7 +12,7 @@ use serde_json::json;
 use tollgate_tests::eventually::eventually;
 use tollgate_tests::evidence::Evidence;
 use tollgate_tests::foreign::node_program;
-use tollgate_tests::issuer::{Issuer, IssuerOptions, Profile};
+use tollgate_tests::issuer::{Issuer, IssuerOptions};
 use tollgate_tests::postgres_server::{PostgresOptions, PostgresServer};
 use tollgate_tests::process::Process;
 use tollgate_tests::redis_server::{RedisOptions, RedisServer};
@@ -136,7 +136,7 @@ async fn ours(
     let options = IssuerOptions {
         variables,
         data: Some(data.clone()),
-        profile: Profile::Release,
+        program: Some(std::env::current_exe()?),
         ..IssuerOptions::default()
     };
     let users: Vec<String> = (0..CONNECTIONS).map(|number| format!("user{number:03}")).collect();

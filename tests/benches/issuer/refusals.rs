@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use serde_json::json;
 use tollgate_tests::evidence::Evidence;
-use tollgate_tests::issuer::{Issuer, IssuerOptions, Profile};
+use tollgate_tests::issuer::{Issuer, IssuerOptions};
 use tollgate_tests::samples::{Separation, median};
 
 use crate::clock;
@@ -52,7 +52,7 @@ async fn start(evidence: &std::sync::Arc<Evidence>, memory_kib: u32, iterations:
     let options = IssuerOptions {
         variables,
         data: Some(data.clone()),
-        profile: Profile::Release,
+        program: Some(std::env::current_exe()?),
         ..IssuerOptions::default()
     };
     let named = |kind: &str| (0..ACCOUNTS).map(|number| account(kind, number)).collect::<Vec<_>>();

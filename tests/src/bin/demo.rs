@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use tollgate_tests::client::{Client, Response};
 use tollgate_tests::eventually::eventually;
 use tollgate_tests::evidence::Evidence;
-use tollgate_tests::issuer::{Issuer, Login, Profile};
+use tollgate_tests::issuer::{Issuer, Login};
 use tollgate_tests::module::{self, Variant};
 use tollgate_tests::stack::{Stack, StackOptions};
 use tollgate_tests::{issuer, tools};
@@ -90,7 +90,7 @@ async fn demo(arguments: &Arguments) -> Result<()> {
 /// Builds and installs what is needed, one line for each.
 async fn prepare() -> Result<()> {
     let mut clock = Clock::start();
-    tokio::task::spawn_blocking(|| issuer::binary(Profile::Dev)).await??;
+    tokio::task::spawn_blocking(issuer::binary).await??;
     clock.step("built the issuer");
     tokio::task::spawn_blocking(|| module::build(Variant::Shipped)).await??;
     clock.step("built the filter's module");
