@@ -21,7 +21,7 @@ impl Bench {
 fn admin_routes() -> Vec<(Method, &'static str, Permission)> {
     let of_operators = |(method, path, access)| match access {
         Access::Operator(permission) => Some((method, path, permission)),
-        Access::Public | Access::Edge | Access::TokenHolder => None,
+        Access::Public | Access::Edge | Access::OAuthClient | Access::User => None,
     };
     routes().into_iter().filter_map(of_operators).collect()
 }
