@@ -23,6 +23,9 @@ use crate::oauth::form::Form;
 use crate::store::EdgeSeen;
 use crate::tokens::OwnToken;
 
+/// Where tokens are issued to clients.
+pub(crate) const TOKEN_PATH: &str = "/oauth2/token";
+
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Access {
@@ -161,11 +164,16 @@ impl App {
         path: &str,
     ) -> Result<Arc<Client>, OAuthError> {
         let presented = PresentedClient::read(headers, form)?;
-        let known = self.store.client(presented.id().as_str()).await.map_err(Refusal::from)?;
-        let known = known.map(|(client, _)| client);
+        // What is issued outlives a cache.
+        let known = if path == TOKEN_PATH {
+            self.confirmed_client(presented.id().as_str()).await
+        } else {
+            self.client(presented.id().as_str()).await
+        };
+        let known = known.map_err(Refusal::from)?;
         let endpoint = format!("{}{path}", self.settings.issuer.as_str());
         let audiences = self.metadata.assertion_audiences(&endpoint);
-        let verified = presented.verify(known.as_ref(), self.host.seconds(), &audiences, &RustCrypto);
+        let verified = presented.verify(known.as_deref(), self.host.seconds(), &audiences, &RustCrypto);
         let client = match verified.inspect_err(|error| tracing::info!(fault = ?error.fault, "client"))? {
             VerifiedClient::Now(client) => client,
             VerifiedClient::OnceRecorded(unrecorded) => {

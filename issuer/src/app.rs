@@ -12,7 +12,8 @@ use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use tokio::sync::watch;
 
-use crate::access::{Access, Gate, check};
+use crate::access::{Access, Gate, TOKEN_PATH, check};
+use crate::cache::Cache;
 use crate::clock::Host;
 use crate::config::Settings;
 use crate::error::Refusal;
@@ -38,6 +39,8 @@ pub struct App {
     pub host: Arc<dyn Host>,
     /// What must survive.
     pub store: Store,
+    /// What is kept of it, for what is read often.
+    pub cache: Cache,
     /// What signs.
     pub keys: Keyring,
     /// What hashes.
@@ -83,7 +86,7 @@ fn table(metrics: Access) -> Vec<Route> {
         route(Method::POST,   "/v1/logout-all",                         User,        sessions::logout_all),
         route(Method::GET,    "/v1/sessions",                           User,        sessions::list),
         route(Method::DELETE, "/v1/sessions/{id}",                      User,        sessions::end),
-        route(Method::POST,   "/oauth2/token",                          OAuthClient, oauth::token),
+        route(Method::POST,   TOKEN_PATH,                               OAuthClient, oauth::token),
         route(Method::POST,   "/oauth2/revoke",                         OAuthClient, oauth::revoke),
         route(Method::POST,   "/oauth2/introspect",                     OAuthClient, oauth::introspect),
         route(Method::GET,    "/.well-known/jwks.json",                 Public,      well_known::jwks),

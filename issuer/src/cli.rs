@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::admin::{OrderError, UserOrder};
 use crate::app::App;
-use crate::clock::SystemHost;
+use crate::clock::Host;
 use crate::config::{ConfigError, Flags, LogFormat, LogSettings, Settings};
 use crate::credential::CredentialKind;
 use crate::keys::KeyError;
@@ -222,6 +222,7 @@ pub enum CliError {
 pub async fn run(
     cli: Cli,
     environment: &BTreeMap<String, String>,
+    host: Arc<dyn Host>,
     input: &mut impl Read,
     output: &mut impl Write,
 ) -> Result<(), CliError> {
@@ -231,28 +232,30 @@ pub async fn run(
     match command {
         Command::Serve(ServeArgs { listen, issuer, ready_file }) => {
             let settings = settings(&Flags { listen, issuer, ..flags })?;
-            run_service(Settings { ready_file, ..settings }).await
+            run_service(Settings { ready_file, ..settings }, host).await
         }
         Command::User(UserCommand::Add(arguments)) => {
-            add_user(settings(&flags)?, arguments, input, output).await
+            add_user(settings(&flags)?, host, arguments, input, output).await
         }
-        Command::Edge(EdgeCommand::Add { id }) => add_edge(settings(&flags)?, &id, output).await,
+        Command::Edge(EdgeCommand::Add { id }) => {
+            add_edge(open(settings(&flags)?, host).await?, &id, output).await
+        }
         Command::Operator(OperatorCommand::Add { name }) => {
-            let app = open(settings(&flags)?).await?;
+            let app = open(settings(&flags)?, host).await?;
             let credential = app.add_operator(&name).await?;
             writeln!(output, "{}", credential.reveal())?;
             app.store.close().await;
             Ok(())
         }
         Command::Operator(OperatorCommand::Remove { name }) => {
-            let app = open(settings(&flags)?).await?;
+            let app = open(settings(&flags)?, host).await?;
             app.store.withdraw_credential(CredentialKind::Operator, &name, app.host.seconds()).await?;
             writeln!(output, "withdrawn")?;
             app.store.close().await;
             Ok(())
         }
         Command::Revoke(RevokeArgs { dimension, value, reason }) => {
-            let app = open(settings(&flags)?).await?;
+            let app = open(settings(&flags)?, host).await?;
             let order = app.revocation_order(&dimension, &value, None, reason.as_deref())?;
             let position = app.feed.revoke(&order, reason.as_deref(), "command line").await?;
             writeln!(output, "{}", position.0)?;
@@ -260,7 +263,7 @@ pub async fn run(
             Ok(())
         }
         Command::Key(KeyCommand::Anchor) => {
-            let app = open(settings(&flags)?).await?;
+            let app = open(settings(&flags)?, host).await?;
             writeln!(output, "{}", app.keys.trust_anchor())?;
             app.store.close().await;
             Ok(())
@@ -273,11 +276,11 @@ pub async fn run(
     }
 }
 
-async fn open(settings: Settings) -> Result<Arc<App>, OpenError> {
-    App::open(settings, Arc::new(SystemHost::new())).await
+async fn open(settings: Settings, host: Arc<dyn Host>) -> Result<Arc<App>, OpenError> {
+    App::open(settings, host).await
 }
 
-async fn run_service(settings: Settings) -> Result<(), CliError> {
+async fn run_service(settings: Settings, host: Arc<dyn Host>) -> Result<(), CliError> {
     start_log(&settings.log);
     let address = settings.listen;
     let listener = TcpListener::bind(address).await.map_err(|error| CliError::Listen { address, error })?;
@@ -288,7 +291,7 @@ async fn run_service(settings: Settings) -> Result<(), CliError> {
             _ = interrupt.recv() => {}
         }
     };
-    Ok(serve(settings, listener, shutdown).await?)
+    Ok(serve(settings, host, listener, shutdown).await?)
 }
 
 fn start_log(settings: &LogSettings) {
@@ -307,13 +310,14 @@ fn start_log(settings: &LogSettings) {
 
 async fn add_user(
     settings: Settings,
+    host: Arc<dyn Host>,
     arguments: UserArgs,
     input: &mut impl Read,
     output: &mut impl Write,
 ) -> Result<(), CliError> {
     let UserArgs { name, password_stdin: _, plan, roles, scopes, tenant } = arguments;
     let password = read_password(input)?;
-    let app = open(settings).await?;
+    let app = open(settings, host).await?;
     let user = app.add_user(UserOrder { username: name, password, plan, roles, scopes, tenant }).await?;
     writeln!(output, "{}", user.id)?;
     app.store.close().await;
@@ -330,8 +334,7 @@ fn read_password(input: &mut impl Read) -> Result<Password, CliError> {
     Ok(Password::new(Zeroizing::new(trimmed.to_owned()))?)
 }
 
-async fn add_edge(settings: Settings, id: &str, output: &mut impl Write) -> Result<(), CliError> {
-    let app = open(settings).await?;
+async fn add_edge(app: Arc<App>, id: &str, output: &mut impl Write) -> Result<(), CliError> {
     let credential = app.add_edge(id).await?;
     let issuer = app.settings.issuer.as_str();
     let authority =

@@ -3,6 +3,7 @@
 //! *What comes in:* a TOML file, the environment and flags. *What goes out:* [`Settings`] whose every value is in range.
 //! *What is lost if this is wrong:* a misspelt key that silently leaves a default in force.
 
+mod cache;
 mod database;
 mod document;
 mod keys;
@@ -22,6 +23,7 @@ use tollgate_shared::quota::Plan;
 use crate::network::TrustedProxies;
 use crate::signing_keys::{ENCRYPTION_KEY_VARIABLE, EncryptionKeys};
 
+pub use cache::CacheSettings;
 pub use database::{DatabaseSettings, SecretUrl};
 pub use document::Document;
 pub use keys::KeySettings;
@@ -75,8 +77,12 @@ pub struct Settings {
     pub default_plan: PlanName,
     /// Of the log.
     pub log: LogSettings,
+    /// How many days the audit log is kept; for ever when `None`.
+    pub audit_keep_days: Option<u64>,
     /// Of the databases.
     pub database: DatabaseSettings,
+    /// Of what is kept of the databases' contents.
+    pub cache: CacheSettings,
     /// Of sessions.
     pub session: SessionSettings,
     /// Where counters are shared; in this process when `None`.

@@ -156,7 +156,11 @@ impl From<StoreError> for Refusal {
             StoreError::Exists => Self::Exists,
             StoreError::Missing => Self::NotFound,
             StoreError::Changed => Self::Changed,
-            StoreError::Database(_) | StoreError::Timeout | StoreError::Moving | StoreError::NoBlocks => {
+            StoreError::Database(_)
+            | StoreError::Timeout
+            | StoreError::Unreachable
+            | StoreError::Moving
+            | StoreError::NoBlocks => {
                 tracing::error!(%error, "store failed");
                 Self::Unavailable
             }

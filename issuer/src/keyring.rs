@@ -32,9 +32,20 @@ pub struct Keyring {
     /// Sign tokens.
     pub signing: SigningKeys,
     encryption: EncryptionKeys,
-    refresh: Zeroizing<[u8; 32]>,
-    throttle: Zeroizing<[u8; 32]>,
+    refresh: Derived,
+    shared_cache: Derived,
+    throttle: Derived,
     serving_since: UnixSeconds,
+}
+
+/// A secret of one purpose. It prints nothing of itself.
+#[derive(Clone)]
+struct Derived(Zeroizing<[u8; 32]>);
+
+impl std::fmt::Debug for Derived {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Derived(…)")
+    }
 }
 
 /// Why there are no keys.
@@ -90,7 +101,13 @@ impl Keyring {
         create_private_dir(data_dir)?;
         let encryption = open_encryption_keys(&settings.keys, data_dir, &**host)?;
         let feed = open_feed_key(store, settings, &encryption, &**host).await?;
-        let (refresh, throttle) = open_derived_keys(store, &encryption, &**host).await?;
+        let secret = open_server_secret(store, &encryption, &**host).await?;
+        let derived = |purpose| {
+            let sealed_error = |error| KeyringError::Sealed { name: SERVER_SECRET, error };
+            secret.derive(purpose).map(Derived).map_err(sealed_error)
+        };
+        let (refresh, shared_cache) = (derived("refresh tokens")?, derived("shared cache")?);
+        let throttle = derived("throttle")?;
         let now = host.seconds();
         let adopted = adopted_key(data_dir, &encryption, settings.token.lifetime_seconds, &**host, now)?;
         let schedule = settings.keys.schedule(settings.token);
@@ -98,19 +115,25 @@ impl Keyring {
         let view = change(store, &encryption, &schedule, moment, host, &Intent::Open(adopted)).await?.0;
         forget_adopted_file(data_dir)?;
         let signing = SigningKeys::new(view);
-        Ok(Self { feed, signing, encryption, refresh, throttle, serving_since: now })
+        Ok(Self { feed, signing, encryption, refresh, shared_cache, throttle, serving_since: now })
     }
 
     /// Derives refresh tokens from the ones before them.
     #[must_use]
     pub fn refresh_key(&self) -> &[u8; 32] {
-        &self.refresh
+        &self.refresh.0
+    }
+
+    /// Seals what replicas share in Redis.
+    #[must_use]
+    pub fn shared_cache_key(&self) -> &Zeroizing<[u8; 32]> {
+        &self.shared_cache.0
     }
 
     /// Hides names and addresses in counters: the same for all replicas.
     #[must_use]
     pub fn throttle_key(&self) -> Zeroizing<[u8; 32]> {
-        self.throttle.clone()
+        self.throttle.0.clone()
     }
 
     /// The feed key's public half in base64url, with which filters are configured.
@@ -319,14 +342,11 @@ async fn open_feed_key(
     Ok(SigningKey::from_seed(&seed))
 }
 
-type Derived = (Zeroizing<[u8; 32]>, Zeroizing<[u8; 32]>);
-
-/// The keys that are derived from the secret of the installation: for refresh tokens, and for counters.
-async fn open_derived_keys(
+async fn open_server_secret(
     store: &Store,
     encryption: &EncryptionKeys,
     host: &dyn Host,
-) -> Result<Derived, KeyringError> {
+) -> Result<ServerSecret, KeyringError> {
     let sealed_error = |error| KeyringError::Sealed { name: SERVER_SECRET, error };
     let sealed = store
         .sealed_secret(SERVER_SECRET, || {
@@ -338,6 +358,5 @@ async fn open_derived_keys(
     if let Some(anew) = encryption.resealed(Label::ServerSecret, &sealed, host).map_err(sealed_error)? {
         store.reseal_secret(SERVER_SECRET, &anew).await?;
     }
-    let derive = |purpose| secret.derive(purpose).map_err(sealed_error);
-    Ok((derive("refresh tokens")?, derive("throttle")?))
+    Ok(secret)
 }

@@ -13,8 +13,10 @@ pub mod app;
 pub mod audit;
 pub mod body;
 pub mod breaker;
+pub mod cache;
 pub mod cli;
 pub mod client;
+pub mod client_token;
 pub mod clock;
 pub mod config;
 pub mod credential;
@@ -50,6 +52,7 @@ use tokio::sync::watch;
 pub use app::{App, routes};
 pub use server::{ServeError, serve};
 
+use cache::Cache;
 use client::Client;
 use clock::Host;
 use config::{Settings, ThrottleSettings};
@@ -112,6 +115,10 @@ impl App {
             store.ensure_client(&client, host.seconds()).await?;
         }
         let metrics = Arc::new(Metrics::default());
+        let redis = settings.redis.clone();
+        let redis = redis.map(|redis| Redis::new(redis, Arc::clone(&host), Arc::clone(&metrics)));
+        let shared = redis.map(|redis| (redis, keys.shared_cache_key().clone()));
+        let cache = Cache::new(settings.cache, &store, shared, &host, &metrics);
         let (closing, closing_seen) = watch::channel(false);
         let feed =
             Feed::open(store.clone(), Arc::clone(&host), settings.feed, closing_seen, Arc::clone(&metrics))
@@ -130,6 +137,7 @@ impl App {
             settings,
             host,
             store,
+            cache,
             keys,
             passwords,
             indices,
@@ -177,12 +185,17 @@ impl App {
             Err(_) => Vec::new(),
         };
         self.store.keep_edges_seen(&seen).await?;
+        self.cache.keep_hot(&self.store).await?;
         self.store.prune_feed_log(now.seconds()).await?;
         self.store.prune_quota(now.seconds()).await?;
         self.store.prune_sessions(now.seconds()).await?;
         self.store.prune_cutoffs(now.seconds()).await?;
+        self.store.prune_outbox(now.seconds()).await?;
         self.store.prune_once(now.seconds().minus(ANSWERS_SECONDS), now.seconds()).await?;
         self.store.prepare_parts(now.seconds()).await?;
+        if let Some(days) = self.settings.audit_keep_days {
+            self.store.prune_audit(now.seconds().minus(days * 86_400)).await?;
+        }
         Ok(())
     }
 }

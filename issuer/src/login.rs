@@ -108,7 +108,8 @@ impl App {
             Admission::Locked(pass) => (pass, true),
             Admission::TooMany(refused) => return Err(LoginError::TooMany(refused)),
         };
-        let target = request.username.clone();
+        // A name that nobody has may be a password that was typed one field too early, and the audit log forgets nothing.
+        let target = found.as_ref().map(|found| found.user.username.clone());
         let address = request.address;
         let result = self.checked(request, found, locked).await;
         let outcome = match &result {
@@ -125,7 +126,7 @@ impl App {
             ) => Outcome::Abandoned,
         };
         let alarms = self.throttle.note(pass, outcome).await;
-        self.record(&target, address, &result, &alarms).await?;
+        self.record(target.as_deref(), address, &result, &alarms).await?;
         result
     }
 
@@ -136,7 +137,7 @@ impl App {
         found: Option<UserRecord>,
         locked: bool,
     ) -> Result<Login, LoginError> {
-        let LoginRequest { password, client, scope, device, .. } = request;
+        let LoginRequest { password, client, scope, device, address, .. } = request;
         let stored = found.as_ref().and_then(|found| {
             let parsed = StoredHash::parse(&found.password_hash);
             // Whoever's it is gets the answer of a user that does not exist, after the same work.
@@ -162,13 +163,14 @@ impl App {
             client: &client,
             device: device.as_deref(),
             scope,
+            address: Some(address),
         };
         let (tokens, device_token) = self.start_session(start).await?.ok_or(LoginError::Refused)?;
         Ok(Login { tokens, device_token, user })
     }
 
     async fn must_have_logins(&self, client: &str) -> Result<(), LoginError> {
-        let known = self.store.client(client).await?.map(|(client, _)| client);
+        let known = self.confirmed_client(client).await?;
         let known = known.filter(|client| !client.disabled && client.grants.has(Grant::Login));
         let Some(client) = known else { return Err(LoginError::Client) };
         match &client.tenant {
@@ -193,7 +195,7 @@ impl App {
     /// Writes a login to the audit log, and what it brought to light.
     async fn record(
         &self,
-        username: &str,
+        username: Option<&str>,
         address: IpAddr,
         result: &Result<Login, LoginError>,
         alarms: &[Alarm],
@@ -204,7 +206,11 @@ impl App {
             // Nobody was refused, and the store may be the reason.
             Err(_) => return Ok(()),
         };
-        let event = AuditEvent::done(&actor, Action::Login, username).ended(outcome);
+        let event = match username {
+            Some(username) => AuditEvent::done(&actor, Action::Login, username),
+            None => AuditEvent::done(&actor, Action::Login, "").saying("there is no such user"),
+        };
+        let event = event.ended(outcome);
         let mut events = vec![event.from_address(Some(address))];
         for alarm in alarms {
             let what = match alarm {

@@ -4,9 +4,11 @@
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser;
 use tollgate_issuer::cli::{Cli, run};
+use tollgate_issuer::clock::SystemHost;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -15,7 +17,8 @@ async fn main() -> ExitCode {
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect();
-    match run(cli, &environment, &mut std::io::stdin().lock(), &mut std::io::stdout()).await {
+    let host = Arc::new(SystemHost::new());
+    match run(cli, &environment, host, &mut std::io::stdin().lock(), &mut std::io::stdout()).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // If standard error is gone, the exit code has to do.

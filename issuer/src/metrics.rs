@@ -12,6 +12,7 @@ use tollgate_shared::revocation::{Dimension, Position};
 
 use crate::breaker::BreakerState;
 use crate::quota::UnitCounts;
+use crate::store::FactKind;
 
 /// How a login ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,30 @@ pub enum FeedKind {
     Empty,
 }
 
+/// Where something was looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheLevel {
+    /// In this process.
+    Memory,
+    /// In Redis.
+    Shared,
+    /// In the database.
+    Database,
+}
+
+/// What was found there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CacheOutcome {
+    /// An answer.
+    Hit,
+    /// None.
+    Miss,
+    /// One that is too old, given out because the database does not answer.
+    Stale,
+    /// The level did not answer.
+    Failed,
+}
+
 /// One label whose values are ours.
 type OneLabel = [(&'static str, &'static str); 1];
 
@@ -62,7 +87,10 @@ pub struct Metrics {
     throttle_fallbacks: Counter,
     throttle_unkept: Counter,
     under_attack: Gauge,
-    breakers: Family<[(&'static str, &'static str); 2], Gauge>,
+    breakers: Family<[(&'static str, String); 2], Gauge>,
+    cache_reads: Family<[(&'static str, &'static str); 3], Counter>,
+    cache_entries: Family<OneLabel, Gauge>,
+    cache_untold: Counter,
 }
 
 impl fmt::Debug for Metrics {
@@ -94,6 +122,9 @@ impl Default for Metrics {
             throttle_unkept: Counter::default(),
             under_attack: Gauge::default(),
             breakers: Family::default(),
+            cache_reads: Family::default(),
+            cache_entries: Family::default(),
+            cache_untold: Counter::default(),
         };
         metrics.register();
         metrics
@@ -143,6 +174,22 @@ impl Metrics {
         registry.register("quota_units", "Units granted, allowed and denied", self.quota_units.clone());
         registry.register("http_requests", "Requests, by route and status", self.requests.clone());
         self.register_throttle();
+        self.register_cache();
+    }
+
+    fn register_cache(&mut self) {
+        let Self { registry, .. } = self;
+        registry.register(
+            "cache_reads",
+            "Looks at each level of the cache, by kind and by what was found",
+            self.cache_reads.clone(),
+        );
+        registry.register("cache_entries", "Entries in memory, by kind", self.cache_entries.clone());
+        registry.register(
+            "cache_changes_untold",
+            "Changes that other replicas were not told of; what they keep ends by its age",
+            self.cache_untold.clone(),
+        );
     }
 
     fn register_throttle(&mut self) {
@@ -276,11 +323,39 @@ impl Metrics {
         self.under_attack.set(i64::from(attacked));
     }
 
-    pub(crate) fn breaker(&self, store: &'static str, state: BreakerState) {
+    pub(crate) fn breaker(&self, store: &str, state: BreakerState) {
         for each in [BreakerState::Closed, BreakerState::Open, BreakerState::HalfOpen] {
-            let labels = [("store", store), ("state", each.name())];
+            let labels = [("store", store.to_owned()), ("state", each.name().to_owned())];
             self.breakers.get_or_create(&labels).set(i64::from(each == state));
         }
+    }
+}
+
+/// Of caches.
+impl Metrics {
+    pub(crate) fn cache_read(&self, kind: FactKind, level: CacheLevel, outcome: CacheOutcome) {
+        let level = match level {
+            CacheLevel::Memory => "memory",
+            CacheLevel::Shared => "shared",
+            CacheLevel::Database => "database",
+        };
+        let outcome = match outcome {
+            CacheOutcome::Hit => "hit",
+            CacheOutcome::Miss => "miss",
+            CacheOutcome::Stale => "stale",
+            CacheOutcome::Failed => "failed",
+        };
+        let labels = [("kind", kind.name()), ("level", level), ("outcome", outcome)];
+        self.cache_reads.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn cache_entries(&self, kind: FactKind, entries: usize) {
+        let entries = i64::try_from(entries).unwrap_or(i64::MAX);
+        self.cache_entries.get_or_create(&[("kind", kind.name())]).set(entries);
+    }
+
+    pub(crate) fn cache_change_untold(&self) {
+        self.cache_untold.inc();
     }
 }
 

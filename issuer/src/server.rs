@@ -20,7 +20,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::OpenError;
 use crate::app::{App, router};
-use crate::clock::SystemHost;
+use crate::clock::Host;
 use crate::config::Settings;
 use crate::keys::{Existing, KeyError, write_private};
 use crate::network::Peer;
@@ -39,6 +39,10 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 const READ_BYTES_MAX: usize = 64 * 1024;
 /// How long requests have to finish once the service closes.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the first requests wait for what was hot before.
+const WARM_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the last changes may take to be told to other replicas.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How soon what another process committed is noticed.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// How soon what a crash left unpublished is published.
@@ -74,13 +78,17 @@ pub enum ServeError {
 /// See [`ServeError`].
 pub async fn serve(
     settings: Settings,
+    host: Arc<dyn Host>,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
-    let app = App::open(settings, Arc::new(SystemHost::new())).await?;
+    let app = App::open(settings, host).await?;
     app.publish().await?;
+    // Before there are events: adding a part stops all who write to the table.
+    app.store.prepare_parts(app.host.seconds()).await?;
     // Before anybody is answered: what was decided before a crash is not served without.
     app.feed.publish_outbox().await?;
+    warm(&app).await;
     let listen = listener.local_addr()?;
     let issuer = app.settings.issuer.as_str();
     if let Some(path) = &app.settings.ready_file {
@@ -106,9 +114,24 @@ pub async fn serve(
     if let Err(error) = app.keep_house().await {
         tracing::warn!(%error, "last housekeeping failed");
     }
+    app.cache.settle(SETTLE_TIMEOUT).await;
     app.store.close().await;
     tracing::info!("closed");
     Ok(())
+}
+
+/// Reads what was hot, for a while before the first request is taken, and on in the background.
+async fn warm(app: &Arc<App>) {
+    let warmed = Arc::clone(app);
+    let warming = tokio::spawn(async move {
+        match warmed.cache.warm(&warmed.store).await {
+            Ok(found) => tracing::info!(found, "hot principals are in memory"),
+            Err(error) => tracing::warn!(%error, "hot principals not read"),
+        }
+    });
+    if timeout(WARM_TIMEOUT, warming).await.is_err() {
+        tracing::info!("hot principals are still being read");
+    }
 }
 
 async fn accept(app: &Arc<App>, listener: &TcpListener, shutdown: impl Future<Output = ()>) {
@@ -136,7 +159,8 @@ async fn accept(app: &Arc<App>, listener: &TcpListener, shutdown: impl Future<Ou
         // More of one address wait at its end: the connection is closed, and others find room.
         let Some(place) = Place::take(&places, peer, &app.settings) else { continue };
         let service = TowerToHyperService::new(Router::clone(&router).layer(Extension(Peer(peer))));
-        let connection = server.serve_connection(TokioIo::new(Patient::new(stream, ANSWER_TIMEOUT)), service).into_owned();
+        let connection =
+            server.serve_connection(TokioIo::new(Patient::new(stream, ANSWER_TIMEOUT)), service).into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {

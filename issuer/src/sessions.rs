@@ -9,7 +9,6 @@ use zeroize::Zeroizing;
 
 use crate::app::App;
 use crate::audit::{Action, AuditEvent, AuditOutcome};
-use crate::client::Client;
 use crate::clock::{EntropyError, random, random_below};
 use crate::credential::new_id;
 use crate::oauth::scope::{ScopeError, Scopes};
@@ -37,6 +36,8 @@ pub struct SessionStart<'s> {
     pub device: Option<&'s str>,
     /// What the tokens shall be good for.
     pub scope: String,
+    /// From where the user logged in.
+    pub address: Option<std::net::IpAddr>,
 }
 
 /// An access token, and a refresh token to ask for the next one.
@@ -54,22 +55,6 @@ pub struct SessionTokens {
 impl std::fmt::Debug for SessionTokens {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("SessionTokens").field("scope", &self.scope).finish_non_exhaustive()
-    }
-}
-
-/// A client's own token.
-pub struct ClientToken {
-    /// The token.
-    pub access_token: String,
-    /// How long it lives, in seconds.
-    pub expires_in: u64,
-    /// What it is good for.
-    pub scope: Scopes,
-}
-
-impl std::fmt::Debug for ClientToken {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("ClientToken").field("scope", &self.scope).finish_non_exhaustive()
     }
 }
 
@@ -123,7 +108,7 @@ impl App {
     /// [`StoreError`].
     pub async fn scopes_of(&self, user: &User) -> Result<Vec<String>, StoreError> {
         let mut scopes = user.scopes.clone();
-        for scope in self.store.permissions(&user.roles).await? {
+        for scope in self.role_permissions(&user.roles).await? {
             if !scopes.contains(&scope) {
                 scopes.push(scope);
             }
@@ -140,7 +125,8 @@ impl App {
         &self,
         start: SessionStart<'_>,
     ) -> Result<Option<(SessionTokens, Zeroizing<String>)>, SessionError> {
-        let SessionStart { user, password_changed_at, client, device, scope } = start;
+        let SessionStart { user, password_changed_at, client, device, scope, address } = start;
+        let address = address.map(|address| address.to_string());
         let id = new_id("s_", &*self.host)?;
         let refresh = RefreshToken::generate(slot_of(&user.id), &*self.host)?;
         let nonce = random::<16>(&*self.host)?;
@@ -159,6 +145,7 @@ impl App {
             idle_seconds: self.settings.session.idle_seconds,
             lasts_seconds: self.settings.session.lasts_seconds,
             refresh: Some((refresh.digest(), nonce)),
+            address: address.as_deref(),
             remember_device: Some(device_digest(&device_token)),
         };
         let Some(dates) = self.store.start_session(&session, &*self.host).await? else { return Ok(None) };
@@ -258,43 +245,6 @@ impl App {
         Ok(asked.still_held(&self.scopes_of(user).await?).to_string())
     }
 
-    /// A token for a client itself (RFC 6749 section 4.4).
-    ///
-    /// # Errors
-    /// See [`SessionError`].
-    pub async fn client_token(
-        &self,
-        client: &Client,
-        scope: Option<&str>,
-    ) -> Result<ClientToken, SessionError> {
-        let id = client.id.as_str();
-        let mut held = client.scopes.clone();
-        held.extend(self.store.permissions(&client.roles).await?);
-        let scope = Scopes::granted(scope, &held)?;
-        let keys = CutOffKeys {
-            subject: id,
-            client: id,
-            tenant: client.tenant.as_deref(),
-            issuer: self.settings.issuer.as_str(),
-            session: None,
-        };
-        let cut_off = self.store.cut_off(keys).await?;
-        let taken = self.indices.next().await?;
-        let life = TokenLife { seconds: self.lifetime_seconds()?, expires_at_max: taken.expires_at_max };
-        let dates = StartedSession::dated(self.host.seconds(), cut_off.issued_before, life);
-        let facts = TokenFacts {
-            subject: id,
-            client: id,
-            scope: &scope.to_string(),
-            roles: &client.roles,
-            tenant: client.tenant.as_deref(),
-            plan: &client.plan,
-            session: None,
-        };
-        let access_token = self.access_token(facts, dates, taken)?;
-        Ok(ClientToken { access_token, expires_in: lives_for(dates), scope })
-    }
-
     /// A refresh token that would be exchanged now, with its session.
     ///
     /// # Errors
@@ -354,7 +304,7 @@ impl App {
 
     /// Whether a tenant's users and clients are refused. One that does not exist refuses nobody.
     pub(crate) async fn is_tenant_disabled(&self, tenant: &str) -> Result<bool, StoreError> {
-        Ok(self.store.tenant(tenant).await?.is_some_and(|(tenant, _)| tenant.disabled))
+        Ok(self.confirmed_tenant(tenant).await?.is_some_and(|tenant| tenant.disabled))
     }
 
     /// Writes to the audit log.
@@ -404,7 +354,7 @@ impl App {
 }
 
 /// How long a token lives, in seconds.
-fn lives_for(dates: StartedSession) -> u64 {
+pub(crate) fn lives_for(dates: StartedSession) -> u64 {
     dates.expires_at.0.saturating_sub(dates.issued_at.0)
 }
 

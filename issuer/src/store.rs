@@ -8,12 +8,14 @@
 
 mod audit;
 mod blocks;
+mod changes;
 mod clients;
 mod credentials;
 mod cutoffs;
 mod database;
 mod feed_log;
 mod feed_read;
+mod hot;
 mod meta;
 mod once;
 mod outbox;
@@ -33,6 +35,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub use blocks::TakenBlock;
+pub use changes::{FactKind, Observer};
+pub use clients::ClientAuthText;
 pub use credentials::{EdgeRecord, EdgeSeen, StoredCredential};
 pub use cutoffs::{CutOff, CutOffKeys, Reach};
 pub use database::{DatabaseLimits, Flavour};
@@ -49,7 +53,9 @@ pub use shards::slot_of;
 pub use signing_keys::KeyChange;
 pub use users::{NOBODY, NewUser, User, UserChange, UserRecord};
 
+use crate::breaker::BreakerState;
 use crate::clock::Host;
+use changes::Observed;
 use database::Database;
 use shards::Shards;
 
@@ -74,6 +80,7 @@ pub enum StorePlace {
 pub struct Store {
     home: Database,
     shards: Arc<Shards>,
+    observed: Observed,
 }
 
 /// Why the store did not do what it was asked.
@@ -97,6 +104,9 @@ pub enum StoreError {
     /// An operation took longer than it may. Whether it was done is not known.
     #[error("database: no answer in time")]
     Timeout,
+    /// A database failed so often in a row that it is left alone for a moment. Nothing was done.
+    #[error("database: not asked, for it did not answer before")]
+    Unreachable,
     /// A row holds what we never write.
     #[error("database: {0} is not what was written there")]
     Corrupt(&'static str),
@@ -151,7 +161,7 @@ impl Store {
             }
         };
         let shards = Shards::open(home.clone(), others).await?;
-        Ok(Self { home, shards: Arc::new(shards) })
+        Ok(Self { home, shards: Arc::new(shards), observed: Observed::default() })
     }
 
     /// Whether every database answers.
@@ -163,6 +173,16 @@ impl Store {
             database.ping().await?;
         }
         Ok(())
+    }
+
+    /// What each database's circuit breaker does with the next operation, by the name of the database.
+    #[must_use]
+    pub fn breakers(&self) -> Vec<(String, BreakerState)> {
+        let named = |(shard, database): (usize, &Database)| {
+            let name = if shard == 0 { "home".to_owned() } else { format!("shard-{shard}") };
+            database.breaker().map(|state| (name, state))
+        };
+        self.shards.all().iter().enumerate().filter_map(named).collect()
     }
 
     /// Closes the databases, so that the last process leaves no write-ahead log behind.

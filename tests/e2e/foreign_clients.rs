@@ -77,7 +77,9 @@ async fn get_along(issuer: Issuer) {
         key_clients.push(client);
     }
     operator.store.close().await;
-    for (program, expected) in [(ForeignClient::Authlib, AUTHLIB), (ForeignClient::Oauth4webapi, OAUTH4WEBAPI)] {
+    for (program, expected) in
+        [(ForeignClient::Authlib, AUTHLIB), (ForeignClient::Oauth4webapi, OAUTH4WEBAPI)]
+    {
         // Each spends the refresh token it is given.
         let refresh_token = issuer.login("alice", PASSWORD).await.unwrap().refresh_token;
         let parameters = ForeignParameters {
@@ -143,7 +145,8 @@ fn key_client(algorithm: Algorithm) -> (KeyClient, Value) {
     jwk["use"] = json!("sig");
     let body = Base64::encode_string(&document);
     let lines: Vec<_> = body.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
-    let private_key = format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"));
+    let private_key =
+        format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"));
     let id = format!("service-{}", algorithm.name());
     (KeyClient { id, algorithm: algorithm.name().to_owned(), kid, private_key }, jwk)
 }

@@ -54,7 +54,10 @@ async fn keys_that_follow_each_other_under_load_cost_no_good_token_its_entry() {
     let seen = load.stop().await;
     let algorithms: BTreeSet<&str> = seen.algorithms.iter().map(String::as_str).collect();
     assert_eq!(algorithms, Algorithm::ALL.map(Algorithm::name).into(), "tokens of all of them");
-    println!("{} tokens of {} keys, admitted {} times, the oldest at {:?}", seen.tokens, seen.keys, seen.admitted, seen.oldest);
+    println!(
+        "{} tokens of {} keys, admitted {} times, the oldest at {:?}",
+        seen.tokens, seen.keys, seen.admitted, seen.oldest
+    );
 
     keys_whose_tokens_are_over_are_published_no_more(&stack, &postgres).await;
 }
@@ -88,7 +91,9 @@ async fn rotations_come_and_strangers_change_nothing(stack: &Stack, load: &Load)
     // A change of the keys takes two or three polls, and strangers none.
     let usual = quiet_polls as f64 / quiet.as_secs_f64();
     let found = loud_polls as f64 / loud.as_secs_f64();
-    println!("polls in {quiet:?} without strangers: {quiet_polls}; in {loud:?} with {STRANGERS} of them: {loud_polls}");
+    println!(
+        "polls in {quiet:?} without strangers: {quiet_polls}; in {loud:?} with {STRANGERS} of them: {loud_polls}"
+    );
     assert!(found <= usual * 2.0 + 1.0, "{found} polls a second, {usual} are usual");
     load.check();
 }
@@ -107,7 +112,10 @@ async fn strangers(stack: &Stack) -> BTreeMap<u16, usize> {
             let mut statuses = BTreeMap::new();
             for number in (first..STRANGERS).step_by(STRANGERS_AT_ONCE) {
                 // As long as a thumbprint, which is what ours are named by.
-                let kid = encode(&aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &number.to_le_bytes()).as_ref()[..32]);
+                let kid = encode(
+                    &aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &number.to_le_bytes()).as_ref()
+                        [..32],
+                );
                 let header = json!({ "typ": "at+jwt", "alg": "EdDSA", "kid": kid }).to_string();
                 let token = issuer.token_with_header(&header, &claims, Algorithm::EdDsa);
                 let status = client.get(&url).bearer(&token).send().await.unwrap().status;
@@ -307,8 +315,11 @@ async fn refresh(shared: Arc<Shared>, issuer: String, mut refresh_token: String)
         pace.tick().await;
         // What is published is looked at before there is a token: a key that signs has to be there.
         let Ok(published) = published_at(&client, &issuer).await else { continue };
-        let form =
-            [("grant_type", "refresh_token"), ("client_id", "first-party"), ("refresh_token", refresh_token.as_str())];
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("client_id", "first-party"),
+            ("refresh_token", refresh_token.as_str()),
+        ];
         // A restart takes the answer away; the same question again gets the same answer.
         let Ok(answer) = client.post(&format!("{issuer}/oauth2/token")).form(&form).send_ok().await else {
             continue;
@@ -340,7 +351,8 @@ async fn show(shared: Arc<Shared>, url: String) {
     while !shared.stop.load(Ordering::SeqCst) {
         let held = {
             let tokens = shared.tokens.lock().unwrap();
-            let place = if turn % 2 == 0 { tokens.len().wrapping_sub(1) } else { turn / 2 % tokens.len().max(1) };
+            let place =
+                if turn % 2 == 0 { tokens.len().wrapping_sub(1) } else { turn / 2 % tokens.len().max(1) };
             tokens.get(place).cloned()
         };
         turn += 1;
@@ -353,7 +365,8 @@ async fn show(shared: Arc<Shared>, url: String) {
             shared.admitted.fetch_add(1, Ordering::SeqCst);
         } else if !shared.given_up.lock().unwrap().contains(&held.key) {
             let age = held.had.elapsed();
-            let fault = format!("a token of {} ({}) got {answer} at the age of {age:?}", held.key, held.algorithm);
+            let fault =
+                format!("a token of {} ({}) got {answer} at the age of {age:?}", held.key, held.algorithm);
             shared.faults.lock().unwrap().push(fault);
         }
     }

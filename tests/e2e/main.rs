@@ -11,8 +11,12 @@
 )]
 
 mod bootstrap;
+mod cache;
+mod canaries;
 mod configuration;
 mod conversation;
+mod counters;
+mod crash;
 mod demo;
 mod foreign;
 mod foreign_clients;
@@ -26,6 +30,7 @@ mod revocation;
 mod signatures;
 mod slow_clients;
 mod spoofing;
+mod stores;
 mod tokens;
 
 use std::sync::Arc;
@@ -38,8 +43,7 @@ use tollgate_tests::issuer::Issuer;
 /// What a command of an operator has open while the issuer runs: its database and its keys, in another process.
 async fn same_database(issuer: &Issuer) -> Arc<App> {
     let (variables, data, name) = issuer.settings();
-    let flags =
-        Flags { listen: None, issuer: Some(name.to_owned()), data_dir: Some(data.to_owned()) };
+    let flags = Flags { listen: None, issuer: Some(name.to_owned()), data_dir: Some(data.to_owned()) };
     let settings = Settings::load(None, &variables, &flags).unwrap();
     App::open(settings, Arc::new(SystemHost::new())).await.unwrap()
 }

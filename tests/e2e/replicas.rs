@@ -43,14 +43,16 @@ async fn a_revocation_at_one_is_served_by_the_other(polled: &Stack, other: &Issu
     let mut took = Vec::new();
     for round in 0..ROUNDS {
         // Neither process is the one that revokes for what it has issued itself only.
-        let (signed_by, revoked_at) =
-            if round % 2 == 0 { (other, other) } else { (&polled.issuer, other) };
+        let (signed_by, revoked_at) = if round % 2 == 0 { (other, other) } else { (&polled.issuer, other) };
         let token = signed_by.login("alice", PASSWORD).await.unwrap().access_token;
         assert_eq!(polled.get("/x", &token).await.unwrap().status, 200, "round {round}");
         revoked_at.revoke_token(&token).await.unwrap();
         let acknowledged = Instant::now();
         while polled.get("/x", &token).await.unwrap().status != 401 {
-            assert!(acknowledged.elapsed() < Duration::from_secs(1), "round {round}: admitted after a second");
+            assert!(
+                acknowledged.elapsed() < Duration::from_secs(1),
+                "round {round}: admitted after a second"
+            );
         }
         took.push(acknowledged.elapsed());
     }

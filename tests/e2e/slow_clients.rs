@@ -135,8 +135,7 @@ async fn slow_and_endless_requests_through_envoy_end_in_time_and_others_do_not_n
 async fn connections_beyond_those_of_one_address_are_closed_and_another_address_is_served() {
     const CONNECTIONS_MAX: usize = 50;
     let evidence = Evidence::of_this_test().unwrap();
-    let options =
-        IssuerOptions::default().with("CONNECTIONS_PER_ADDRESS_MAX", &CONNECTIONS_MAX.to_string());
+    let options = IssuerOptions::default().with("CONNECTIONS_PER_ADDRESS_MAX", &CONNECTIONS_MAX.to_string());
     let issuer = Issuer::start(options, &evidence).await.unwrap();
     issuer.add_user("alice", PASSWORD, "free", &[], &["read"]).await.unwrap();
     let mut held = Vec::new();
@@ -207,7 +206,9 @@ fn report(ends: &[End], served: &Served) {
         println!("{:3} times {what}: ended after {:?} to {:?}", took.len(), took[0], took[took.len() - 1]);
     }
     let Served { logins, refreshes, slowest_login, slowest_refresh } = served;
-    println!("meanwhile {logins} logins, the slowest in {slowest_login:?}, and {refreshes} refreshes, {slowest_refresh:?}");
+    println!(
+        "meanwhile {logins} logins, the slowest in {slowest_login:?}, and {refreshes} refreshes, {slowest_refresh:?}"
+    );
     assert!(*logins > 5 && *refreshes > 5, "others were not served");
 }
 
@@ -333,7 +334,10 @@ async fn slow_body(to: SocketAddr) -> Vec<u8> {
 /// Reads a byte at each tick.
 async fn slow_reader(to: SocketAddr) -> Vec<u8> {
     let mut stream = connect_with(to, Some(1)).await;
-    stream.write_all(b"GET /.well-known/openid-configuration HTTP/1.1\r\nHost: issuer\r\n\r\n").await.unwrap();
+    stream
+        .write_all(b"GET /.well-known/openid-configuration HTTP/1.1\r\nHost: issuer\r\n\r\n")
+        .await
+        .unwrap();
     let mut ticks = interval(DRIP);
     let mut answer = Vec::new();
     // It has to be read to its end to see that the other side has ended, so the last of it comes at once.

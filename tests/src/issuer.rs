@@ -19,9 +19,21 @@ use crate::process::Process;
 use crate::redis_server::RedisServer;
 use crate::tools::{cargo, run};
 
+/// Which of the two programs is started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Program {
+    /// What users run.
+    #[default]
+    Shipped,
+    /// The same, which can be told to end in the middle of a step: for tests only.
+    Crashing,
+}
+
 /// How the issuer is started.
 #[derive(Clone, Debug)]
 pub struct IssuerOptions {
+    /// Which program.
+    pub program: Program,
     /// The `iss` of its tokens. It need not be reachable: nothing looks it up.
     pub issuer: String,
     /// Further variables, such as `TOLLGATE_…` settings.
@@ -34,7 +46,22 @@ pub struct IssuerOptions {
 
 impl Default for IssuerOptions {
     fn default() -> Self {
-        Self { issuer: "http://issuer.test".to_owned(), variables: Vec::new(), data: None, listen: None }
+        Self {
+            program: Program::default(),
+            issuer: "http://issuer.test".to_owned(),
+            variables: Vec::new(),
+            data: None,
+            listen: None,
+        }
+    }
+}
+
+impl IssuerOptions {
+    /// These and one more variable, such as a `TOLLGATE_…` setting.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
     }
 }
 
@@ -98,13 +125,30 @@ pub struct Login {
 /// # Errors
 /// When it does not compile.
 pub fn binary() -> Result<PathBuf> {
-    static BINARY: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    BINARY.get_or_init(|| compile().map_err(|error| format!("{error:#}"))).clone().map_err(Error::msg)
+    binary_of(Program::Shipped)
 }
 
-fn compile() -> Result<PathBuf> {
+/// The same of either program.
+///
+/// # Errors
+/// When it does not compile.
+pub fn binary_of(program: Program) -> Result<PathBuf> {
+    static SHIPPED: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    static CRASHING: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    let once = match program {
+        Program::Shipped => &SHIPPED,
+        Program::Crashing => &CRASHING,
+    };
+    once.get_or_init(|| compile(program).map_err(|error| format!("{error:#}"))).clone().map_err(Error::msg)
+}
+
+fn compile(program: Program) -> Result<PathBuf> {
     let mut cargo = cargo();
-    cargo.args(["build", "--quiet", "--locked", "--package", "tollgate-issuer", "--bin", "tollgate-issuer"]);
+    cargo.args(["build", "--quiet", "--locked", "--package", "tollgate-issuer"]);
+    cargo.args(match program {
+        Program::Shipped => ["--bin", "tollgate-issuer"],
+        Program::Crashing => ["--example", "crashing"],
+    });
     let output = run(cargo.arg("--message-format=json-render-diagnostics"))?;
     let messages =
         output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
@@ -129,7 +173,8 @@ impl Issuer {
         let data = options.data.clone().unwrap_or_else(|| evidence.file(&format!("{name}-data")));
         fs::create_dir_all(&data).with_context(|| format!("creating {}", data.display()))?;
         let client = Client::new();
-        let program = tokio::task::spawn_blocking(binary).await??;
+        let which = options.program;
+        let program = tokio::task::spawn_blocking(move || binary_of(which)).await??;
         let started = launch(&program, name, &options, &data, evidence, &client).await;
         let (process, ready) = started.inspect_err(|_| evidence.keep())?;
         let token = data.join(OPERATOR_FILE);
@@ -256,11 +301,8 @@ impl Issuer {
     /// When the issuer refuses.
     pub async fn refresh(&self, refresh_token: &str) -> Result<Value> {
         let url = format!("{}/oauth2/token", self.base_url());
-        let form = [
-            ("grant_type", "refresh_token"),
-            ("client_id", "first-party"),
-            ("refresh_token", refresh_token),
-        ];
+        let form =
+            [("grant_type", "refresh_token"), ("client_id", "first-party"), ("refresh_token", refresh_token)];
         self.client.post(&url).form(&form).send_ok().await?.json()
     }
 
@@ -317,10 +359,21 @@ impl Issuer {
     /// # Errors
     /// When it is not ready in time.
     pub async fn restart(&mut self) -> Result<()> {
+        self.restart_with(&[]).await
+    }
+
+    /// The same with further variables, this once.
+    ///
+    /// # Errors
+    /// When it is not ready in time.
+    pub async fn restart_with(&mut self, variables: &[(&str, &str)]) -> Result<()> {
         self.process.kill();
         self.options.listen = Some(self.ready.listen);
-        let started =
-            launch(&binary()?, &self.name, &self.options, &self.data, &self.evidence, &self.client).await;
+        let mut options = self.options.clone();
+        let further = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        options.variables.extend(further);
+        let program = binary_of(options.program)?;
+        let started = launch(&program, &self.name, &options, &self.data, &self.evidence, &self.client).await;
         (self.process, self.ready) = started.inspect_err(|_| self.evidence.keep())?;
         Ok(())
     }

@@ -87,7 +87,8 @@ impl Examination<'_> {
         python.args(["--seed", &seed.to_string(), "--generation-database", "none", "--continue-on-failure"]);
         python.args(["--request-timeout", "20", "--no-color", "--report", "json", "--report-json-path"]);
         let output = python.arg(&report).output().context("starting schemathesis")?;
-        let wrote = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
+        let wrote =
+            [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned()).concat();
         ensure!(report.exists(), "schemathesis ended with {} and no report:\n{wrote}", output.status);
         let examined = serde_json::from_slice(&std::fs::read(&report)?).context("schemathesis' report")?;
         Ok((examined, wrote))

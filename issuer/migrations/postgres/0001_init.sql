@@ -175,6 +175,12 @@ CREATE TABLE outbox (
     created_at BIGINT NOT NULL
 );
 
+-- Wishes of other databases that the log has, for as long as they might be published again.
+CREATE TABLE outbox_published (
+    id TEXT NOT NULL PRIMARY KEY,
+    at BIGINT NOT NULL
+);
+
 CREATE TABLE login_events (
     id TEXT NOT NULL,
     at BIGINT NOT NULL,

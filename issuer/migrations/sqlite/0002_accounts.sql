@@ -82,6 +82,12 @@ CREATE TABLE outbox (
     created_at INTEGER NOT NULL
 ) STRICT;
 
+-- Wishes of other databases that the log has, for as long as they might be published again.
+CREATE TABLE outbox_published (
+    id TEXT NOT NULL PRIMARY KEY,
+    at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE login_events (
     id TEXT NOT NULL PRIMARY KEY,
     at INTEGER NOT NULL,

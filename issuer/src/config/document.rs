@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tollgate_shared::id::{IssuerId, PlanName};
 use tollgate_shared::quota::{PLANS_MAX, Plan};
 
+use super::cache::CacheDocument;
 use super::database::DatabaseDocument;
 use super::keys::KeysDocument;
 use super::redis::RedisDocument;
@@ -37,7 +38,9 @@ pub struct Document {
     pub password: PasswordDocument,
     pub feed: FeedDocument,
     pub log: LogDocument,
+    pub audit: AuditDocument,
     pub database: DatabaseDocument,
+    pub cache: CacheDocument,
     pub session: SessionDocument,
     pub redis: RedisDocument,
     pub throttle: ThrottleDocument,
@@ -80,6 +83,13 @@ pub struct LogDocument {
     pub level: String,
 }
 
+/// `[audit]`
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuditDocument {
+    pub keep_days: u64,
+}
+
 /// One of `[[plans]]`
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -109,7 +119,9 @@ impl Default for Document {
             password: PasswordDocument::default(),
             feed: FeedDocument::default(),
             log: LogDocument::default(),
+            audit: AuditDocument::default(),
             database: DatabaseDocument::default(),
+            cache: CacheDocument::default(),
             session: SessionDocument::default(),
             redis: RedisDocument::default(),
             throttle: ThrottleDocument::default(),
@@ -141,6 +153,12 @@ impl Default for PasswordDocument {
 impl Default for FeedDocument {
     fn default() -> Self {
         Self { long_poll_max_seconds: 30, delta_max: 10_000 }
+    }
+}
+
+impl Default for AuditDocument {
+    fn default() -> Self {
+        Self { keep_days: 400 }
     }
 }
 
@@ -194,7 +212,9 @@ impl Document {
             password,
             feed,
             log,
+            audit,
             database,
+            cache,
             session,
             redis,
             throttle,
@@ -228,7 +248,9 @@ impl Document {
                 .ok_or_else(|| fault("default_plan", "1 to 255 bytes long"))?,
             plans,
             log: log.checked()?,
+            audit_keep_days: audit.checked()?,
             database: database.checked()?,
+            cache: cache.checked()?,
             session: session.checked()?,
             redis: redis.checked()?,
             throttle: throttle.checked()?,
@@ -282,6 +304,14 @@ impl FeedDocument {
         within(long_poll_max_seconds <= 300, "feed.long_poll_max_seconds", "0 to 300")?;
         within((1..=1_000_000).contains(&delta_max), "feed.delta_max", "1 to 1000000")?;
         Ok(FeedSettings { long_poll_max: Duration::from_secs(long_poll_max_seconds), delta_max })
+    }
+}
+
+impl AuditDocument {
+    fn checked(&self) -> Result<Option<u64>, OutOfRange> {
+        let Self { keep_days } = *self;
+        within(keep_days <= 36_500, "audit.keep_days", "0, for ever, to 36500")?;
+        Ok((keep_days > 0).then_some(keep_days))
     }
 }
 

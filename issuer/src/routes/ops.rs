@@ -34,6 +34,9 @@ pub(crate) async fn readyz(State(app): State<Arc<App>>) -> Result<Response, Refu
 /// `GET /metrics`
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Refusal> {
     const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    for (store, state) in app.store.breakers() {
+        app.metrics.breaker(&store, state);
+    }
     let text = app.metrics.text().ok_or(Refusal::Internal)?;
     Ok(([NO_STORE, (header::CONTENT_TYPE, MEDIA_TYPE)], text).into_response())
 }

@@ -132,7 +132,7 @@ async fn prune(database: &Database, before: UnixSeconds) -> Result<u64, StoreErr
 async fn parts(write: &mut Tx, table: &str) -> Result<Vec<u64>, StoreError> {
     let names: Vec<String> = sqlx::query_scalar(
         "SELECT CAST(child.relname AS TEXT) FROM pg_inherits JOIN pg_class child ON child.oid = inhrelid \
-         JOIN pg_class parent ON parent.oid = inhparent WHERE parent.relname = $1",
+         WHERE inhparent = to_regclass($1)",
     )
     .bind(table)
     .fetch_all(&mut **write)
@@ -151,8 +151,10 @@ async fn add_parts(database: &Database, now: UnixSeconds) -> Result<(), StoreErr
                 continue;
             }
             let (from, to) = (part * PART_SECONDS, (part + 1) * PART_SECONDS);
-            // What went to the rest in the meantime has to be where it belongs before the part can be added.
+            // What went to the rest in the meantime has to be where it belongs before the part can be added, and nothing may
+            // go there while it is brought.
             let statements = [
+                format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"),
                 format!("CREATE TABLE {table}_{part} (LIKE {table} INCLUDING ALL)"),
                 format!(
                     "WITH moved AS (DELETE FROM {table}_rest WHERE at >= {from} AND at < {to} RETURNING *) \

@@ -70,7 +70,9 @@ impl Store {
                 .await?;
             number
         };
+        self.home.host().reached("block.before_commit");
         write.commit().await?;
+        self.home.host().reached("block.committed");
         let number = u16::try_from(number).map_err(|_| StoreError::Corrupt("status_blocks.block"))?;
         Ok(TakenBlock { number, expires_at })
             })

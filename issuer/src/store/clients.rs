@@ -7,6 +7,7 @@ use sqlx::any::AnyRow;
 use tollgate_shared::revocation::Dimension;
 use tollgate_shared::time::UnixSeconds;
 
+use super::changes::FactKind;
 use super::cutoffs::Reach;
 use super::database::{Lock, Tx};
 use super::outbox::{Wish, wish};
@@ -22,6 +23,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Exists`].
     pub async fn add_client(&self, client: &Client, now: UnixSeconds) -> Result<(), StoreError> {
+        let _changing = self.changing(FactKind::Client, client.id.as_str());
         self.home
             .run(move || async move {
                 let mut write = self.home.write(&[Lock::Name(client.id.as_str())]).await?;
@@ -58,6 +60,22 @@ impl Store {
             .await
     }
 
+    /// The revision of the client of this id: to see whether what is known of it is what is stored.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn client_revision(&self, id: &str) -> Result<Option<Revision>, StoreError> {
+        self.home
+            .run(move || async move {
+                let row = sqlx::query("SELECT version, created_at, updated_at FROM clients WHERE id = $1")
+                    .bind(id)
+                    .fetch_optional(self.home.readers())
+                    .await?;
+                row.as_ref().map(Revision::from_row).transpose()
+            })
+            .await
+    }
+
     /// The clients whose ids come after `after`, at most `limit`, by id.
     ///
     /// # Errors
@@ -90,6 +108,7 @@ impl Store {
         actor: &str,
         host: &dyn Host,
     ) -> Result<Revision, StoreError> {
+        let _changing = self.changing(FactKind::Client, client.id.as_str());
         self.home
             .run(move || async move {
                 let now = host.seconds();
@@ -126,6 +145,7 @@ impl Store {
         actor: &str,
         host: &dyn Host,
     ) -> Result<(), StoreError> {
+        let _changing = self.changing(FactKind::Client, id);
         self.home
             .run(move || async move {
                 let mut write = self.home.write(&[Lock::Name(id)]).await?;
@@ -228,6 +248,24 @@ fn client_from_row(row: &AnyRow) -> Result<(Client, Revision), StoreError> {
 fn grants_to_json(grants: Grants) -> String {
     let names: Vec<String> = grants.iter().map(|grant| grant.name().to_owned()).collect();
     list_to_json(&names)
+}
+
+/// How a client authenticates, as it is kept.
+#[derive(Debug, Clone)]
+pub struct ClientAuthText(pub String);
+
+impl ClientAuthText {
+    /// The text for this.
+    #[must_use]
+    pub fn of(auth: &ClientAuthentication) -> Self {
+        Self(auth_to_json(auth).to_string())
+    }
+
+    /// What the text says; `None` when it is not ours.
+    #[must_use]
+    pub fn parsed(&self) -> Option<ClientAuthentication> {
+        auth_from_json(&self.0)
+    }
 }
 
 fn auth_to_json(auth: &ClientAuthentication) -> Value {

@@ -81,6 +81,7 @@ impl Store {
                 if operators == 0 {
                     let credential = NewCredential::generate(CredentialKind::Operator, host)?;
                     keep(&credential)?;
+                    host.reached("operator.file_written");
                     insert(&mut write, CredentialKind::Operator, "first", &credential, host.seconds())
                         .await?;
                 }
@@ -187,7 +188,8 @@ impl Store {
                 for (edge, EdgeSeen { at, position }) in seen {
                     sqlx::query(
                 "INSERT INTO edge_activity (edge, seen_at, position) VALUES ($1, $2, $3) ON CONFLICT (edge) \
-                 DO UPDATE SET seen_at = excluded.seen_at, position = excluded.position",
+                 DO UPDATE SET seen_at = excluded.seen_at, position = excluded.position \
+                     WHERE excluded.seen_at >= edge_activity.seen_at",
             )
             .bind(edge)
             .bind(signed(at.0))

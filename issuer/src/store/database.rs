@@ -12,9 +12,10 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::migrate::Migrator;
-use sqlx::{Any, AnyPool, Executor as _, Transaction};
+use sqlx::{Any, AnyConnection, AnyPool, Connection as _, Executor as _, Transaction};
 
 use super::StoreError;
+use crate::breaker::{BreakerSettings, BreakerState, SharedBreaker};
 use crate::clock::Host;
 
 /// How long a transaction waits for another process to finish its own.
@@ -22,8 +23,14 @@ const BUSY_MILLIS: u32 = 10_000;
 const READERS_MAX: u32 = 8;
 /// How often an operation that lost against a concurrent one is tried again.
 const CONFLICTS_MAX: u32 = 8;
-/// SQLSTATE of a transaction that could not be put in an order with others, and of one that was the victim of a deadlock.
-const CONFLICTS: [&str; 2] = ["40001", "40P01"];
+/// SQLSTATE of a transaction that could not be put in an order with others, of one that was the victim of a deadlock, and
+/// of one whose row was on its way to the rest of a parted table when the part was added that it belongs to.
+const CONFLICTS: [&str; 3] = ["40001", "40P01", "23514"];
+/// When a Postgres is left alone, and how it is tried again.
+const BREAKER: BreakerSettings = BreakerSettings { failures_to_open: 5, open_for_ms: 1_000, probes: 2 };
+/// The beginnings of the SQLSTATEs of a server that cannot be worked with: the connection is broken, the server stops or
+/// starts, it has no connection to give.
+const UNUSABLE: [&str; 3] = ["08", "57P", "53300"];
 
 static SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("./migrations/postgres");
@@ -96,6 +103,8 @@ pub(super) struct Database {
     readers: AnyPool,
     limits: DatabaseLimits,
     host: Arc<dyn Host>,
+    /// A file in our own folder has none: there is nobody to be left alone.
+    breaker: Option<SharedBreaker>,
 }
 
 impl Database {
@@ -128,7 +137,7 @@ impl Database {
         let writer = pool(1).connect_with(options.clone()).await.map_err(opened)?;
         SQLITE.run(&writer).await?;
         let readers = pool(READERS_MAX).connect_with(options).await.map_err(opened)?;
-        Ok(Self { flavour: Flavour::Sqlite, writer, readers, limits, host })
+        Ok(Self { flavour: Flavour::Sqlite, writer, readers, limits, host, breaker: None })
     }
 
     /// The database at this URL, with the schema of this version. Its name in errors and logs is `place`, which holds no
@@ -142,17 +151,27 @@ impl Database {
         sqlx::any::install_default_drivers();
         let opened = |error| StoreError::Open { place: place.to_owned(), error };
         let options: AnyConnectOptions = url.parse().map_err(opened)?;
+        // Over a connection of its own, on which nothing ends what takes long once: a change of the schema, or the wait for
+        // another process that makes it.
+        let once = AnyPoolOptions::new().max_connections(1).acquire_timeout(limits.timeout);
+        let once = once.connect_with(options.clone()).await.map_err(opened)?;
+        POSTGRES.run(&once).await?;
+        once.close().await;
         let millis = limits.timeout.as_millis();
         let pool = AnyPoolOptions::new()
             .max_connections(limits.connections_max)
             .acquire_timeout(limits.timeout)
+            // One that comes back in the middle of something is put in order first, and closed if that is not possible in
+            // time: or a server that hangs would keep all of them.
+            .after_release(move |connection, _| Box::pin(put_in_order(connection, limits.timeout)))
             .after_connect(move |connection, _| {
                 Box::pin(async move {
                     // What is acknowledged is on disk, whatever the server's defaults; and nothing waits there for longer
                     // than we wait here.
                     let session = format!(
                         "SET synchronous_commit = on; SET statement_timeout = {millis}; SET lock_timeout = {millis}; \
-                         SET idle_in_transaction_session_timeout = {millis}"
+                         SET idle_in_transaction_session_timeout = {millis}; \
+                         SET default_transaction_isolation = 'read committed'"
                     );
                     connection.execute(sqlx::AssertSqlSafe(session)).await.map(|_| ())
                 })
@@ -160,8 +179,8 @@ impl Database {
             .connect_with(options)
             .await
             .map_err(opened)?;
-        POSTGRES.run(&pool).await?;
-        Ok(Self { flavour: Flavour::Postgres, writer: pool.clone(), readers: pool, limits, host })
+        let breaker = Some(SharedBreaker::new(BREAKER));
+        Ok(Self { flavour: Flavour::Postgres, writer: pool.clone(), readers: pool, limits, host, breaker })
     }
 
     /// Does one operation, within the time it may take. One that lost against a concurrent one is done again.
@@ -169,33 +188,43 @@ impl Database {
     where
         F: Future<Output = Result<T, StoreError>> + Send,
     {
-        let mut tries = 0;
-        loop {
-            let result = match tokio::time::timeout(self.limits.timeout, operation()).await {
-                Ok(result) => result,
-                Err(_) => Err(StoreError::Timeout),
-            };
-            match result {
-                Err(StoreError::Database(error)) if tries < CONFLICTS_MAX && is_conflict(&error) => {
-                    tries += 1
-                }
-                result => return result,
+        let call = match &self.breaker {
+            Some(breaker) => {
+                Some(breaker.permit(self.host.now().monotonic).map_err(|_| StoreError::Unreachable)?)
             }
+            None => None,
+        };
+        let result = match tokio::time::timeout(self.limits.timeout, tried(operation)).await {
+            Ok(result) => result,
+            Err(_) => Err(StoreError::Timeout),
+        };
+        match (call, &result) {
+            (Some(call), Err(error)) if is_unusable(error) => call.failed(self.host.now().monotonic),
+            (Some(call), _) => call.succeeded(),
+            (None, _) => {}
         }
+        result
+    }
+
+    /// What the breaker does with the next operation.
+    pub(super) fn breaker(&self) -> Option<BreakerState> {
+        self.breaker.as_ref().map(|breaker| breaker.state(self.host.now().monotonic))
     }
 
     /// A transaction that writes, alone with these until it ends.
     pub(super) async fn write(&self, locks: &[Lock<'_>]) -> Result<Tx, StoreError> {
-        match self.flavour {
-            Flavour::Sqlite => Ok(self.writer.begin_with("BEGIN IMMEDIATE").await?),
+        let write = match self.flavour {
+            Flavour::Sqlite => self.writer.begin_with("BEGIN IMMEDIATE").await?,
             Flavour::Postgres => {
                 let mut write = self.writer.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
                 for lock in locks {
                     self.lock(&mut write, *lock).await?;
                 }
-                Ok(write)
+                write
             }
-        }
+        };
+        self.host.reached("write.begun");
+        Ok(write)
     }
 
     /// Waits, within a transaction, until it is alone with this.
@@ -269,7 +298,37 @@ fn sqlite_options(path: &Path) -> Result<AnyConnectOptions, sqlx::Error> {
     url.parse()
 }
 
+/// Does an operation until it does not lose against a concurrent one, or has lost too often.
+async fn tried<T, F>(operation: impl Fn() -> F + Send) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>> + Send,
+{
+    let mut tries = 0;
+    loop {
+        match operation().await {
+            Err(StoreError::Database(error)) if tries < CONFLICTS_MAX && is_conflict(&error) => tries += 1,
+            result => return result,
+        }
+    }
+}
+
+/// Has a connection that is given back end what was left unfinished on it.
+async fn put_in_order(connection: &mut AnyConnection, timeout: Duration) -> Result<bool, sqlx::Error> {
+    match tokio::time::timeout(timeout, connection.ping()).await {
+        Ok(result) => result.map(|()| true),
+        Err(_) => Err(sqlx::Error::PoolTimedOut),
+    }
+}
+
 fn is_conflict(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|cause| cause.code());
     code.is_some_and(|code| CONFLICTS.contains(&&*code))
+}
+
+/// Whether the database, and not what was asked of it, is at fault.
+fn is_unusable(error: &StoreError) -> bool {
+    let StoreError::Database(error) = error else { return matches!(error, StoreError::Timeout) };
+    let code = error.as_database_error().and_then(|cause| cause.code());
+    let broken = matches!(error, sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut);
+    broken || code.is_some_and(|code| UNUSABLE.iter().any(|unusable| code.starts_with(unusable)))
 }

@@ -4,7 +4,8 @@ use tollgate_shared::revocation::{Dimension, Position, RETENTION_SECONDS, Status
 use tollgate_shared::time::UnixSeconds;
 
 use super::cutoffs::{self, Reach};
-use super::database::{Lock, Tx};
+use super::database::{Database, Lock, Tx};
+use super::shards::slot_of;
 use super::{Store, StoreError, signed, unsigned};
 use crate::clock::Host;
 use crate::config::{LIFETIME_SECONDS_MAX, SESSION_SECONDS_MAX, SLACK_SECONDS};
@@ -76,7 +77,9 @@ impl Store {
                 let mut write = self.home.write(&[Lock::Feed]).await?;
                 let entry = Entry { order, reach: Reach::Sessions, reason, actor };
                 let logged = revoke_in(&mut write, &entry, latest, host.seconds()).await?;
+                host.reached("feed.before_commit");
                 write.commit().await?;
+                host.reached("feed.committed");
                 Ok(logged)
             })
             .await
@@ -89,7 +92,8 @@ impl Store {
             return Ok(UnixSeconds::default());
         };
         let query = match dimension {
-            Dimension::Subject => "SELECT MAX(last_issued_at) FROM sessions WHERE user_id = $1",
+            // Where the user is: that another database is away is nothing to this one.
+            Dimension::Subject => return self.latest_token_of(value).await,
             Dimension::Client => "SELECT MAX(last_issued_at) FROM sessions WHERE client_id = $1",
             Dimension::Tenant => "SELECT MAX(last_issued_at) FROM sessions WHERE tenant = $1",
             Dimension::Issuer => "SELECT MAX(last_issued_at) FROM sessions WHERE $1 <> ''",
@@ -103,6 +107,17 @@ impl Store {
             latest = latest.max(found.map(|date| UnixSeconds(unsigned(date))).unwrap_or_default());
         }
         Ok(latest)
+    }
+
+    async fn latest_token_of(&self, user_id: &str) -> Result<UnixSeconds, StoreError> {
+        let slot = slot_of(user_id);
+        let operation = move |database: Database| async move {
+            let mut read = database.read_slot(slot).await?;
+            let latest = sqlx::query_scalar("SELECT MAX(last_issued_at) FROM sessions WHERE user_id = $1");
+            let latest: Option<i64> = latest.bind(user_id).fetch_one(&mut *read).await?;
+            Ok(latest.map(|date| UnixSeconds(unsigned(date))).unwrap_or_default())
+        };
+        self.shards.on_slot(slot, operation).await
     }
 
     /// Appends this entry, unless the last of its kind says the same.
@@ -129,14 +144,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`].
     pub async fn position(&self) -> Result<Position, StoreError> {
-        self.home
-            .run(move || async move {
-                let position: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(position), 0) FROM feed_log")
-                    .fetch_one(self.home.readers())
-                    .await?;
-                Ok(Position(unsigned(position)))
-            })
-            .await
+        self.home.run(move || async move { last_position(&mut self.home.read().await?).await }).await
     }
 
     /// Removes entries that have concerned no token for so long that no edge holds them. The last entry stays whatever it
@@ -230,7 +238,8 @@ pub(super) async fn revoke_in(
                 issuer: issuer.clone(),
                 value: Some(value.clone()),
                 issued_before: issued_before(*dimension, before),
-                ..Row::new("cutoff", until(*dimension, issuer.as_deref(), now), now)
+                // After the last token that it covers, which may be dated ahead of the clock.
+                ..Row::new("cutoff", until(*dimension, issuer.as_deref(), now.max(latest)), now)
             }
         }
     };
@@ -349,6 +358,14 @@ pub(super) async fn append(write: &mut Tx, row: Row) -> Result<Position, StoreEr
     .bind(signed(created_at.0))
     .fetch_one(&mut **write)
     .await?;
+    Ok(Position(unsigned(position)))
+}
+
+/// The highest position.
+pub(super) async fn last_position(transaction: &mut Tx) -> Result<Position, StoreError> {
+    let position: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(position), 0) FROM feed_log")
+        .fetch_one(&mut **transaction)
+        .await?;
     Ok(Position(unsigned(position)))
 }
 

@@ -48,6 +48,7 @@ impl Store {
         plans: &PlanBook,
         now: UnixMillis,
     ) -> Result<AppliedBatch, StoreError> {
+        let limits = &self.plans_wanted(batch, plans).await?;
         self.home
             .run(move || async move {
                 let mut write = self.home.write(&[Lock::Quota]).await?;
@@ -81,8 +82,7 @@ impl Store {
                     at.account.take_back(&mut at.holding, given_back.units);
                 }
                 let mut answer = QuotaAnswer::default();
-                for wanted in &batch.wants {
-                    let plan = books.plan(&wanted.bucket, plans).await?;
+                for (wanted, plan) in batch.wants.iter().zip(limits) {
                     let window = Window::containing(now.seconds(), plan.window_seconds);
                     let ends_at = UnixMillis(window.0.plus(plan.window_seconds).0.saturating_mul(1000));
                     let terms = Terms { limit: plan.limit, now, ends_at };
@@ -92,7 +92,7 @@ impl Store {
                         &mut answer,
                         &wanted.bucket,
                         window,
-                        &plan,
+                        plan,
                         terms,
                         allotment,
                     ));
@@ -102,6 +102,23 @@ impl Store {
                 Ok(AppliedBatch::New(bytes, counts))
             })
             .await
+    }
+
+    /// The plans that set the limits of what is wanted: that of the user it is of, if it is of one of ours. They are looked up
+    /// before the accounts are locked, for the user may be in another database.
+    async fn plans_wanted(&self, batch: &Batch, plans: &PlanBook) -> Result<Vec<Plan>, StoreError> {
+        let mut wanted = Vec::with_capacity(batch.wants.len());
+        for want in &batch.wants {
+            let plan = match plans.own_subject(&want.bucket) {
+                Some(subject) => {
+                    let user = self.user(subject).await?;
+                    plans.named(user.as_ref().map(|known| known.user.plan.as_str()))
+                }
+                None => plans.default_plan(),
+            };
+            wanted.push(plan);
+        }
+        Ok(wanted)
     }
 
     /// Removes the shares of windows that ended long ago and the answers of spenders that are gone. Accounts stay: bills
@@ -191,16 +208,6 @@ impl Books {
                 Ok(vacant.insert(Standing { account, holding }))
             }
         }
-    }
-
-    /// The plan that sets the limit of a bucket: that of the user it is of, if it is of one of ours.
-    async fn plan(&mut self, bucket: &Bucket, plans: &PlanBook) -> Result<Plan, StoreError> {
-        let Some(subject) = plans.own_subject(bucket) else { return Ok(plans.default_plan()) };
-        let plan: Option<String> = sqlx::query_scalar("SELECT plan FROM users WHERE id = $1")
-            .bind(subject)
-            .fetch_optional(&mut *self.write)
-            .await?;
-        Ok(plans.named(plan.as_deref()))
     }
 
     async fn close(mut self, sequence: u64, answer: &[u8], now: UnixSeconds) -> Result<(), StoreError> {

@@ -9,6 +9,7 @@
 
 mod connection;
 mod counters;
+mod facts;
 mod news;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +17,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use redis::{Cmd, ErrorKind, FromRedisValue, Script, ServerErrorKind};
 
 pub use counters::{CounterClock, RedisCounters};
-pub use news::FeedNews;
+pub use facts::{SharedFact, SharedFacts};
+pub use news::{FeedNews, News};
 
 use crate::breaker::{BreakerState, Refused, SharedBreaker};
 use crate::clock::Host;

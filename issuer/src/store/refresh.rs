@@ -193,6 +193,7 @@ async fn exchange_leaf(
         .await?;
     host.reached("rotate.parent_marked");
     insert_leaf(write, &session.id, child, now.seconds()).await?;
+    host.reached("rotate.child_written");
     sqlx::query("UPDATE sessions SET generation = $1 WHERE id = $2")
         .bind(child.generation)
         .bind(&session.id)
@@ -210,7 +211,8 @@ async fn touch(
 ) -> Result<(), StoreError> {
     let now: UnixSeconds = dates.issued_at;
     sqlx::query(
-        "UPDATE sessions SET last_used_at = $1, last_issued_at = $1, \
+        "UPDATE sessions SET last_used_at = $1, \
+         last_issued_at = CASE WHEN last_issued_at > $1 THEN last_issued_at ELSE $1 END, \
          token_until = CASE WHEN token_until > $2 THEN token_until ELSE $2 END, idle_until = $3 WHERE id = $4",
     )
     .bind(signed(now.0))

@@ -7,6 +7,7 @@ use sqlx::any::AnyRow;
 use tollgate_shared::revocation::Dimension;
 use tollgate_shared::time::UnixSeconds;
 
+use super::changes::FactKind;
 use super::cutoffs::Reach;
 use super::database::Lock;
 use super::outbox::{Wish, wish};
@@ -63,6 +64,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Exists`].
     pub async fn add_role(&self, role: &Role, now: UnixSeconds) -> Result<(), StoreError> {
+        let _changing = self.changing(FactKind::Role, &role.name);
         self.home
             .run(move || async move {
                 let mut write = self.home.write(&[Lock::Name(&role.name)]).await?;
@@ -145,6 +147,7 @@ impl Store {
         if_version: Option<u64>,
         now: UnixSeconds,
     ) -> Result<(), StoreError> {
+        let _changing = self.changing(FactKind::Role, &role.name);
         self.home
             .run(move || async move {
                 let mut write = self.home.write(&[Lock::Name(&role.name)]).await?;
@@ -174,6 +177,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Missing`], or [`StoreError::Changed`] when this is not the version.
     pub async fn delete_role(&self, name: &str, if_version: Option<u64>) -> Result<(), StoreError> {
+        let _changing = self.changing(FactKind::Role, name);
         self.home
             .run(move || async move {
                 let mut write = self.home.write(&[Lock::Name(name)]).await?;
@@ -194,6 +198,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Exists`].
     pub async fn add_tenant(&self, tenant: &Tenant, now: UnixSeconds) -> Result<(), StoreError> {
+        let _changing = self.changing(FactKind::Tenant, &tenant.id);
         self.home
             .run(move || async move {
                 let mut write = self.home.write(&[Lock::Name(&tenant.id)]).await?;
@@ -263,6 +268,7 @@ impl Store {
         actor: &str,
         host: &dyn Host,
     ) -> Result<(), StoreError> {
+        let _changing = self.changing(FactKind::Tenant, &tenant.id);
         self.home
             .run(move || async move {
                 let now = host.seconds();

@@ -9,6 +9,7 @@ use super::database::Tx;
 use super::outbox::{Wish, wish};
 use super::sessions::{EndReason, NewSession, StartedSession};
 use super::{StoreError, signed};
+use crate::audit::new_audit_id;
 use crate::clock::Host;
 
 /// The most sessions of a user at once; the one that was used least lately gives way.
@@ -115,6 +116,7 @@ pub(super) async fn end(
     if ended.rows_affected() == 0 {
         return Ok(());
     }
+    host.reached("revoke.ended");
     let dimension = Dimension::Session;
     let order = Wish { dimension, value: id, reach: Reach::Sessions, reason: reason.name(), actor };
     wish(write, order, now, host).await
@@ -135,9 +137,31 @@ pub(super) async fn end_all(
         .bind(user_id)
         .execute(&mut **write)
         .await?;
+    host.reached("revoke.ended");
     let dimension = Dimension::Subject;
     let order = Wish { dimension, value: user_id, reach: Reach::Sessions, reason: reason.name(), actor };
     wish(write, order, now, host).await
+}
+
+/// Writes down that a user logged in. Who failed to is in the audit log only: for a user who does not exist there is no row
+/// to go with.
+pub(super) async fn note_login(
+    write: &mut Tx,
+    session: &NewSession<'_>,
+    dates: StartedSession,
+    host: &dyn Host,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO login_events (id, at, user_id, outcome, address, device) VALUES ($1, $2, $3, 'done', $4, $5)",
+    )
+    .bind(new_audit_id(host)?)
+    .bind(signed(dates.issued_at.0))
+    .bind(session.user_id)
+    .bind(session.address)
+    .bind(session.device)
+    .execute(&mut **write)
+    .await?;
+    Ok(())
 }
 
 pub(super) async fn remember_device(

@@ -6,7 +6,7 @@ use tollgate_shared::time::UnixSeconds;
 
 use super::cutoffs::CutOffKeys;
 use super::database::Database;
-use super::session_writes::{displace, end, end_all, insert, remember_device};
+use super::session_writes::{displace, end, end_all, insert, note_login, remember_device};
 use super::shards::slot_of;
 use super::{Store, StoreError, signed, unsigned};
 use crate::clock::Host;
@@ -44,6 +44,8 @@ pub struct NewSession<'s> {
     pub lasts_seconds: u64,
     /// The digest and the nonce of the first refresh token.
     pub refresh: Option<([u8; 32], [u8; 16])>,
+    /// From where the user logged in.
+    pub address: Option<&'s str>,
     /// The digest of what the device is known by from now on.
     pub remember_device: Option<[u8; 32]>,
 }
@@ -205,9 +207,11 @@ impl Store {
             let dates = StartedSession::dated(host.seconds(), cut_off.issued_before, session.life);
             displace(&mut write, session.user_id, dates.issued_at, host).await?;
             insert(&mut write, session, dates).await?;
+            host.reached("login.session_written");
             if let Some(digest) = session.remember_device {
                 remember_device(&mut write, session.user_id, digest, dates.issued_at).await?;
             }
+            note_login(&mut write, session, dates, host).await?;
             host.reached("login.before_commit");
             write.commit().await?;
             host.reached("login.committed");
@@ -285,7 +289,9 @@ impl Store {
         let operation = move |database: Database| async move {
             let mut write = database.write_user(user_id).await?;
             end_all(&mut write, user_id, reason, actor, host).await?;
+            host.reached("revoke.before_commit");
             write.commit().await?;
+            host.reached("revoke.committed");
             Ok(())
         };
         self.shards.on_slot(slot_of(user_id), operation).await

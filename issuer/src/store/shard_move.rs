@@ -1,10 +1,13 @@
 //! Moves slots of users from one Postgres database to another while the service runs.
 //!
-//! A slot is given up where it was, then copied, then owned where it goes, then known to be there, then deleted where it
-//! was; each is one transaction. In between nobody owns it, and who needs one of its users waits: for as long as copying
+//! A slot is given up where it was, then copied, then owned where it goes, then deleted where it was, then known to be where
+//! it went; each is one transaction. In between nobody has it, and who needs one of its users waits: for as long as copying
 //! them takes. A move that was cut short is taken up where it stopped. At no moment do two databases own a slot, because
 //! the second gets it only after the first has given it up, and what a transaction writes it writes where the slot is owned
 //! until the transaction ends.
+//!
+//! Two programs may move the same slot at once, one of them from a plan that is long over. So each step looks again, under
+//! the slot's lock in the database it changes, whether the move is still on.
 
 use sqlx::Row as _;
 
@@ -52,22 +55,25 @@ impl Store {
             }
         }
         let mut moves = Vec::new();
-        for (slot, shard, moving_to) in map {
-            if let Some(to) = moving_to {
-                moves.push(SlotMove { slot, from: shard, to });
-                continue;
+        let mut plan = |slot, from: usize, to: usize, counts: &mut Vec<usize>| {
+            moves.push(SlotMove { slot, from, to });
+            if let Some(count) = counts.get_mut(from) {
+                *count -= 1;
             }
-            let share = SLOTS.div_ceil(shards);
+            if let Some(count) = counts.get_mut(to) {
+                *count += 1;
+            }
+        };
+        for (slot, shard, moving_to) in &map {
+            if let Some(to) = moving_to {
+                plan(*slot, *shard, *to, &mut counts);
+            }
+        }
+        for (slot, shard, _) in map.into_iter().filter(|(_, _, moving_to)| moving_to.is_none()) {
             let Some(to) = (0..shards).min_by_key(|shard| counts.get(*shard).copied()) else { continue };
             let (here, there) = (counts.get(shard).copied(), counts.get(to).copied());
-            if here > Some(share.min(SLOTS)) && there.is_some_and(|there| there < SLOTS / shards) {
-                moves.push(SlotMove { slot, from: shard, to });
-                if let Some(count) = counts.get_mut(shard) {
-                    *count -= 1;
-                }
-                if let Some(count) = counts.get_mut(to) {
-                    *count += 1;
-                }
+            if here > Some(SLOTS.div_ceil(shards)) && there.is_some_and(|there| there < SLOTS / shards) {
+                plan(slot, shard, to, &mut counts);
             }
         }
         Ok(moves)
@@ -101,7 +107,8 @@ impl Store {
     /// Moves one slot, or takes up the move of it that was cut short.
     ///
     /// # Errors
-    /// [`StoreError`]; the move can be taken up again.
+    /// [`StoreError`]; the move can be taken up again. [`StoreError::Changed`] when somebody else has finished it, or moves
+    /// the slot somewhere else.
     pub async fn move_slot(&self, planned: SlotMove) -> Result<(), StoreError> {
         let SlotMove { slot, from, to } = planned;
         let (source, target) = (self.shards.at(from)?, self.shards.at(to)?);
@@ -109,17 +116,21 @@ impl Store {
             return Ok(());
         }
         let host = self.home.host();
-        self.note_move(slot, from, to).await?;
+        self.note_move(planned).await?;
         host.reached("move.noted");
         let mut write = source.write(&[Lock::SlotMove(slot)]).await?;
+        self.must_be_on(planned).await?;
         // From here on nobody writes there: who had begun to has ended, and who comes sees that the slot is gone.
         disown(&mut write, slot).await?;
+        host.reached("move.before_disowned");
         write.commit().await?;
         host.reached("move.disowned");
         let mut copy = target.write(&[Lock::SlotMove(slot)]).await?;
+        self.must_be_on(planned).await?;
         // If it is there already, an earlier try got that far, and what was written since must not be copied over.
         if !owns(&mut copy, slot).await? {
             delete_rows(&mut copy, slot).await?;
+            host.reached("move.cleared");
             copy_rows(source, &mut copy, slot).await?;
             sqlx::query("INSERT INTO owned_slots (slot) VALUES ($1)")
                 .bind(i64::from(slot))
@@ -129,38 +140,62 @@ impl Store {
         host.reached("move.copied");
         copy.commit().await?;
         host.reached("move.owned");
-        self.settle_move(slot, to).await?;
-        host.reached("move.settled");
+        // Before the map says that the move is over, or a crash in between would leave these rows here for good.
         let mut write = source.write(&[Lock::SlotMove(slot)]).await?;
+        self.must_be_on(planned).await?;
+        // What the target has not got is nowhere else.
+        drop(target.read_slot(slot).await?);
         delete_rows(&mut write, slot).await?;
+        host.reached("move.before_tidied");
         write.commit().await?;
+        host.reached("move.tidied");
+        self.settle_move(planned).await?;
+        host.reached("move.settled");
         self.shards.read_map().await
     }
 
     /// Writes down that a slot is being moved.
-    async fn note_move(&self, slot: u8, from: usize, to: usize) -> Result<(), StoreError> {
-        let number = |shard: usize| i64::try_from(shard).unwrap_or(i64::MAX);
+    async fn note_move(&self, planned: SlotMove) -> Result<(), StoreError> {
+        let SlotMove { slot, from, to } = planned;
         let mut write = self.home.write(&[Lock::Meta]).await?;
-        let noted = sqlx::query("UPDATE slots SET moving_to = $1 WHERE slot = $2 AND shard = $3")
-            .bind(number(to))
-            .bind(i64::from(slot))
-            .bind(number(from))
-            .execute(&mut *write)
-            .await?;
+        let noted = sqlx::query(
+            "UPDATE slots SET moving_to = $1 WHERE slot = $2 AND shard = $3 \
+             AND (moving_to IS NULL OR moving_to = $1)",
+        )
+        .bind(number(to))
+        .bind(i64::from(slot))
+        .bind(number(from))
+        .execute(&mut *write)
+        .await?;
         write.commit().await?;
         if noted.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Changed) }
     }
 
-    async fn settle_move(&self, slot: u8, to: usize) -> Result<(), StoreError> {
-        let mut write = self.home.write(&[Lock::Meta]).await?;
-        sqlx::query("UPDATE slots SET shard = $1, moving_to = NULL WHERE slot = $2")
-            .bind(i64::try_from(to).unwrap_or(i64::MAX))
-            .bind(i64::from(slot))
-            .execute(&mut *write)
-            .await?;
-        write.commit().await?;
-        Ok(())
+    /// [`StoreError::Changed`] when the move was settled by somebody else.
+    async fn must_be_on(&self, planned: SlotMove) -> Result<(), StoreError> {
+        let SlotMove { slot, from, to } = planned;
+        let map = self.slot_map().await?;
+        if map.contains(&(slot, from, Some(to))) { Ok(()) } else { Err(StoreError::Changed) }
     }
+
+    async fn settle_move(&self, planned: SlotMove) -> Result<(), StoreError> {
+        let SlotMove { slot, from, to } = planned;
+        let mut write = self.home.write(&[Lock::Meta]).await?;
+        let settled = sqlx::query(
+            "UPDATE slots SET shard = $1, moving_to = NULL WHERE slot = $2 AND shard = $3 AND moving_to = $1",
+        )
+        .bind(number(to))
+        .bind(i64::from(slot))
+        .bind(number(from))
+        .execute(&mut *write)
+        .await?;
+        write.commit().await?;
+        if settled.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Changed) }
+    }
+}
+
+fn number(shard: usize) -> i64 {
+    i64::try_from(shard).unwrap_or(i64::MAX)
 }
 
 async fn owns(transaction: &mut Tx, slot: u8) -> Result<bool, StoreError> {

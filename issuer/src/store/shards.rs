@@ -75,7 +75,11 @@ impl Shards {
     /// Reads the map again.
     pub(super) async fn read_map(&self) -> Result<(), StoreError> {
         let home = self.home()?;
-        let rows = sqlx::query("SELECT slot, shard FROM slots").fetch_all(home.readers()).await?;
+        let rows = home
+            .run(move || async move {
+                Ok(sqlx::query("SELECT slot, shard FROM slots").fetch_all(home.readers()).await?)
+            })
+            .await?;
         let mut map = [0; SLOTS];
         for row in rows {
             let slot = usize::try_from(unsigned(row.try_get("slot")?)).unwrap_or(usize::MAX);

@@ -58,8 +58,10 @@ impl Store {
                 let KeyChange { rows, jwks, withdrawn } = change(rows(&mut write).await?)?;
                 for row in &rows {
                     upsert(&mut write, row).await?;
+                    self.home.host().reached("keys.row_written");
                 }
                 let mut position = log_if_changed_in(&mut write, &LogEntry::Keys(jwks), now).await?;
+                self.home.host().reached("keys.logged");
                 if let Some((key, reason, actor)) = withdrawn {
                     let order =
                         RevocationOrder::Value { dimension: Dimension::Key, issuer: None, value: key };
@@ -106,7 +108,9 @@ impl Store {
                     .bind(sealed.as_slice())
                     .execute(&mut *write)
                     .await?;
+                self.home.host().reached("secret.before_commit");
                 write.commit().await?;
+                self.home.host().reached("secret.committed");
                 Ok(sealed)
             })
             .await

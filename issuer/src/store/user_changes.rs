@@ -50,6 +50,7 @@ impl Store {
             .execute(&mut *write)
             .await?;
             if let Some(hash) = password_hash {
+                host.reached("user.rights_written");
                 sqlx::query(
                     "UPDATE users SET password_hash = $1, password_changed_at = $2, rehash_until = 0 WHERE id = $3",
                 )
@@ -59,6 +60,7 @@ impl Store {
                 .bind(id)
                 .execute(&mut *write)
                 .await?;
+                host.reached("user.password_written");
                 end_all(&mut write, id, EndReason::Password, actor, host).await?;
             }
             if *disabled && !known.user.disabled {
@@ -69,6 +71,7 @@ impl Store {
                 wish(&mut write, order, now, host).await?;
             }
             let changed = user_in(&mut write, id).await?.ok_or(StoreError::Missing)?;
+            host.reached("user.change_before_commit");
             write.commit().await?;
             host.reached("user.changed");
             Ok(changed)

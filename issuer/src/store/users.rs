@@ -145,7 +145,9 @@ impl Store {
             .execute(&mut *write)
             .await
             .map_err(exists)?;
+            database.host().reached("user.before_commit");
             write.commit().await?;
+            database.host().reached("user.committed");
             Ok(())
         };
         self.shards.on_slot(slot, operation).await
@@ -180,6 +182,7 @@ impl Store {
                     .execute(&mut *write)
                     .await
                     .map_err(exists)?;
+                self.home.host().reached("user.name_before_commit");
                 write.commit().await?;
                 Ok(())
             })
@@ -265,6 +268,7 @@ impl Store {
             for statement in ["DELETE FROM devices WHERE user_id = $1", "DELETE FROM users WHERE id = $1"] {
                 sqlx::query(statement).bind(id).execute(&mut *write).await?;
             }
+            host.reached("user.deletion_before_commit");
             write.commit().await?;
             Ok(known.user)
         };
@@ -279,7 +283,9 @@ impl Store {
                     .bind(id)
                     .execute(&mut *write)
                     .await?;
+                host.reached("user.name_free_before_commit");
                 write.commit().await?;
+                host.reached("user.name_free");
                 Ok(())
             })
             .await?;

@@ -148,7 +148,8 @@ async fn command(arguments: &[&str], input: &str) -> Result<String, String> {
     let cli =
         Cli::try_parse_from(std::iter::once("tollgate-issuer").chain(arguments.iter().copied())).unwrap();
     let mut output = Vec::new();
-    run(cli, &BTreeMap::new(), &mut input.as_bytes(), &mut output)
+    let host = std::sync::Arc::new(crate::clock::SystemHost::new());
+    run(cli, &BTreeMap::new(), host, &mut input.as_bytes(), &mut output)
         .await
         .map_err(|error| error.to_string())?;
     Ok(String::from_utf8(output).unwrap())

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use redis::aio::{ConnectionLike, MultiplexedConnection, PubSub};
 use redis::cluster::ClusterClientBuilder;
 use redis::cluster_async::ClusterConnection;
@@ -59,7 +60,8 @@ impl Link {
             Connection::Cluster(cluster) => timeout(self.limit, cluster.req_packed_command(command)).await,
         };
         let result = match asked {
-            Ok(answer) => answer.map_err(RedisError::Server),
+            // A refusal comes as a value, too.
+            Ok(answer) => answer.and_then(Value::extract_error).map_err(RedisError::Server),
             Err(_) => Err(RedisError::Timeout),
         };
         match &result {
@@ -77,7 +79,9 @@ impl Link {
         if let Some(connection) = &open.connection {
             return Ok((connection.clone(), open.number));
         }
-        let connection = self.connect().await.inspect_err(|_| self.next_server())?;
+        // In a box: connecting is rare, and its type too large for what waits for it to carry.
+        let connecting: BoxFuture<'_, _> = Box::pin(self.connect());
+        let connection = connecting.await.inspect_err(|_| self.next_server())?;
         open.number = open.number.wrapping_add(1);
         open.connection = Some(connection.clone());
         Ok((connection, open.number))

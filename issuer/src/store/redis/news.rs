@@ -1,4 +1,5 @@
-//! Tells replicas that the feed has grown, so that none has to ask the database all the time.
+//! Tells replicas that the feed has grown, so that none has to ask the database all the time, and what has changed of what
+//! they keep.
 //!
 //! It is a hint: what is published while a replica is not connected is lost to it. So whoever listens looks at the database
 //! now and then too, and whenever the connection is new.
@@ -14,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tollgate_shared::revocation::Position;
 
+use super::facts::CHANGES;
 use super::{Redis, RedisError};
 
 /// What other replicas publish. Dropping it ends the subscription.
@@ -58,51 +60,75 @@ impl Redis {
 }
 
 async fn listen(redis: Redis, heard: watch::Sender<Position>) -> Infallible {
-    let backoff = ExponentialBuilder::default()
-        .with_min_delay(DELAY_MIN)
-        .with_max_delay(DELAY_MAX)
-        .with_jitter()
-        .without_max_times();
-    let mut delays = backoff.build();
-    loop {
-        match subscribe(&redis).await {
-            Ok(subscribed) => {
-                delays = backoff.build();
-                // Whatever was announced before this was not heard.
-                heard.send_modify(|_| ());
-                let error = hear(&redis, subscribed, &heard).await;
-                tracing::info!(%error, "the connection for feed news ended");
+    let hear = |news: News<'_>| match news {
+        // Whatever was announced before this was not heard.
+        News::Connected => heard.send_modify(|_| ()),
+        News::Said(payload) => {
+            if let Some(position) = position(payload) {
+                heard.send_replace(position);
             }
-            Err(error) => tracing::debug!(%error, "no connection for feed news"),
         }
-        sleep(delays.next().unwrap_or(DELAY_MAX)).await;
+    };
+    redis.hear(CHANNEL, hear).await
+}
+
+/// What is heard on a channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News<'n> {
+    /// It is listened to from now on: what was said before was not heard.
+    Connected,
+    /// This was said.
+    Said(&'n [u8]),
+}
+
+impl Redis {
+    /// Hears of the changes that replicas tell, for ever. Connects again for as long as it is not dropped.
+    pub async fn hear_changes(&self, heard: impl FnMut(News<'_>)) -> Infallible {
+        self.hear(CHANGES, heard).await
     }
-}
 
-async fn subscribe(redis: &Redis) -> Result<PubSub, RedisError> {
-    // Not through the breaker: this waits by itself, and must come back although no login does.
-    let link = &redis.0.link;
-    let mut connection = link.subscriber().await?;
-    timeout(link.limit(), connection.subscribe(CHANNEL)).await.map_err(|_| RedisError::Timeout)??;
-    Ok(connection)
-}
-
-/// Hears until the connection fails. A silent one is asked for a sign of life.
-async fn hear(redis: &Redis, connection: PubSub, heard: &watch::Sender<Position>) -> RedisError {
-    let (mut sink, mut messages) = connection.split();
-    loop {
-        match timeout(SILENCE_MAX, messages.next()).await {
-            Ok(Some(message)) => {
-                if let Some(position) = position(message.get_payload_bytes()) {
-                    heard.send_replace(position);
+    async fn hear(&self, channel: &'static str, mut heard: impl FnMut(News<'_>)) -> Infallible {
+        let backoff = ExponentialBuilder::default()
+            .with_min_delay(DELAY_MIN)
+            .with_max_delay(DELAY_MAX)
+            .with_jitter()
+            .without_max_times();
+        let mut delays = backoff.build();
+        loop {
+            match self.subscribe(channel).await {
+                Ok(subscribed) => {
+                    delays = backoff.build();
+                    heard(News::Connected);
+                    let error = self.hear_until_it_fails(subscribed, &mut heard).await;
+                    tracing::info!(%error, channel, "the connection for news ended");
                 }
+                Err(error) => tracing::debug!(%error, channel, "no connection for news"),
             }
-            Ok(None) => return RedisError::Answer,
-            Err(_) => match timeout(redis.0.link.limit(), sink.ping::<redis::Value>()).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => return RedisError::Server(error),
-                Err(_) => return RedisError::Timeout,
-            },
+            sleep(delays.next().unwrap_or(DELAY_MAX)).await;
+        }
+    }
+
+    async fn subscribe(&self, channel: &str) -> Result<PubSub, RedisError> {
+        // Not through the breaker: this waits by itself, and must come back although no login does.
+        let link = &self.0.link;
+        let mut connection = link.subscriber().await?;
+        timeout(link.limit(), connection.subscribe(channel)).await.map_err(|_| RedisError::Timeout)??;
+        Ok(connection)
+    }
+
+    /// A silent connection is asked for a sign of life.
+    async fn hear_until_it_fails(&self, connection: PubSub, heard: &mut impl FnMut(News<'_>)) -> RedisError {
+        let (mut sink, mut messages) = connection.split();
+        loop {
+            match timeout(SILENCE_MAX, messages.next()).await {
+                Ok(Some(message)) => heard(News::Said(message.get_payload_bytes())),
+                Ok(None) => return RedisError::Answer,
+                Err(_) => match timeout(self.0.link.limit(), sink.ping::<redis::Value>()).await {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => return RedisError::Server(error),
+                    Err(_) => return RedisError::Timeout,
+                },
+            }
         }
     }
 }

@@ -17,7 +17,7 @@ if next_arrival > latest then
     return {1, next_arrival - latest}
 end
 if counts then
-    -- A minute longer than it means anything, in whole numbers: Lua would round a figure of this size.
+    -- A minute longer than it means anything.
     local life = math.ceil((next_arrival - now) / 1000) + 60000
     redis.call('SET', KEYS[1], string.format('%.0f', next_arrival), 'PX', string.format('%.0f', life))
 end

@@ -1,0 +1,62 @@
+//! Decides what a client gets for itself: an access token in its own name, and no session (RFC 6749 section 4.4).
+
+use crate::app::App;
+use crate::client::Client;
+use crate::oauth::scope::Scopes;
+use crate::sessions::{SessionError, TokenFacts, lives_for};
+use crate::store::{CutOffKeys, StartedSession, TokenLife};
+
+/// A client's own token.
+pub struct ClientToken {
+    /// The token.
+    pub access_token: String,
+    /// How long it lives, in seconds.
+    pub expires_in: u64,
+    /// What it is good for.
+    pub scope: Scopes,
+}
+
+impl std::fmt::Debug for ClientToken {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("ClientToken").field("scope", &self.scope).finish_non_exhaustive()
+    }
+}
+
+impl App {
+    /// A token for a client itself (RFC 6749 section 4.4).
+    ///
+    /// # Errors
+    /// See [`SessionError`].
+    pub async fn client_token(
+        &self,
+        client: &Client,
+        scope: Option<&str>,
+    ) -> Result<ClientToken, SessionError> {
+        let id = client.id.as_str();
+        let mut held = client.scopes.clone();
+        held.extend(self.role_permissions(&client.roles).await?);
+        let scope = Scopes::granted(scope, &held)?;
+        let keys = CutOffKeys {
+            subject: id,
+            client: id,
+            tenant: client.tenant.as_deref(),
+            issuer: self.settings.issuer.as_str(),
+            session: None,
+        };
+        let cut_off = self.store.cut_off(keys).await?;
+        let taken = self.indices.next().await?;
+        let life = TokenLife { seconds: self.lifetime_seconds()?, expires_at_max: taken.expires_at_max };
+        let dates = StartedSession::dated(self.host.seconds(), cut_off.issued_before, life);
+        let facts = TokenFacts {
+            subject: id,
+            client: id,
+            scope: &scope.to_string(),
+            roles: &client.roles,
+            tenant: client.tenant.as_deref(),
+            plan: &client.plan,
+            session: None,
+        };
+        let access_token = self.access_token(facts, dates, taken)?;
+        Ok(ClientToken { access_token, expires_in: lives_for(dates), scope })
+    }
+}

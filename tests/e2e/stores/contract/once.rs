@@ -1,0 +1,44 @@
+//! What may happen once: an assertion is used once, and a request with a key has one answer.
+
+use tollgate_issuer::store::{KeptAnswer, KnownKey};
+
+use super::on_every_backend;
+use crate::stores::backend::{Backend, at_once};
+
+on_every_backend!(of_twenty_uses_of_an_assertion_one_counts, the_first_answer_to_a_key_stays);
+
+async fn of_twenty_uses_of_an_assertion_one_counts(backend: &Backend) {
+    let stores = backend.replicas::<3>().await;
+    let until = backend.now().plus(60);
+    let used = at_once(20, |number| {
+        let store = stores[number % 3].clone();
+        async move { store.use_assertion([4; 32], until).await.unwrap() }
+    })
+    .await;
+    assert_eq!(used.iter().filter(|first| **first).count(), 1);
+    stores[0].prune_once(backend.now(), until).await.unwrap();
+    assert!(!stores[1].use_assertion([4; 32], until).await.unwrap(), "not over yet");
+    stores[0].prune_once(backend.now(), until.plus(1)).await.unwrap();
+    assert!(stores[1].use_assertion([4; 32], until).await.unwrap());
+}
+
+async fn the_first_answer_to_a_key_stays(backend: &Backend) {
+    let stores = backend.replicas::<2>().await;
+    let (operator, request) = ("operator", [1; 32]);
+    assert_eq!(stores[0].idempotency_key(operator, "key", request).await.unwrap(), KnownKey::New);
+    let now = backend.now();
+    at_once(8, |number| {
+        let store = stores[number % 2].clone();
+        let answer =
+            KeptAnswer { status: 201, headers: "{}".to_owned(), body: vec![u8::try_from(number).unwrap()] };
+        async move { store.keep_answer(operator, "key", request, &answer, now).await.unwrap() }
+    })
+    .await;
+    let first = stores[0].idempotency_key(operator, "key", request).await.unwrap();
+    assert!(matches!(first, KnownKey::Answered(KeptAnswer { status: 201, .. })), "{first:?}");
+    assert_eq!(stores[1].idempotency_key(operator, "key", request).await.unwrap(), first);
+    assert_eq!(stores[1].idempotency_key(operator, "key", [2; 32]).await.unwrap(), KnownKey::Other);
+    assert_eq!(stores[1].idempotency_key("another", "key", request).await.unwrap(), KnownKey::New);
+    stores[0].prune_once(now.plus(1), now).await.unwrap();
+    assert_eq!(stores[0].idempotency_key(operator, "key", request).await.unwrap(), KnownKey::New);
+}
