@@ -24,7 +24,7 @@ impl Bench {
         answer.json()["active"].as_bool().unwrap()
     }
 
-    async fn change(&self, name: &str, change: impl FnOnce(&mut crate::store::User)) {
+    async fn alter(&self, name: &str, change: impl FnOnce(&mut crate::store::User)) {
         let mut user = self.app.store.user_named(name).await.unwrap().unwrap().user;
         change(&mut user);
         let change = UserChange { user: &user, password_hash: None, if_version: None, actor: "test" };
@@ -120,7 +120,7 @@ async fn a_refresh_token_is_of_one_client_and_its_scope_only_narrows() {
     let third = bench.refresh(text(&second, "refresh_token")).await.json();
     assert_eq!(text(&third, "scope"), "read write");
     // A right that was taken away is not in the next token.
-    bench.change("alice", |user| user.scopes = vec!["read".to_owned()]).await;
+    bench.alter("alice", |user| user.scopes = vec!["read".to_owned()]).await;
     assert!(!bench.is_active(text(&third, "access_token")).await);
     let fourth = bench.refresh(text(&third, "refresh_token")).await.json();
     assert_eq!(text(&fourth, "scope"), "read");
@@ -140,7 +140,7 @@ async fn a_session_ends_when_it_is_idle_old_or_its_user_is_disabled() {
     }
     let mut kept = bench.login("kept").await;
     let (idle, disabled) = (bench.login("idle").await, bench.login("disabled").await);
-    bench.change("disabled", |user| user.disabled = true).await;
+    bench.alter("disabled", |user| user.disabled = true).await;
     assert_eq!(bench.refresh(text(&disabled, "refresh_token")).await.json()["error"], "invalid_grant");
     for _ in 0..3 {
         bench.host.advance(2_300_000);
@@ -265,7 +265,7 @@ async fn a_disabled_tenant_has_no_logins_and_no_tokens() {
     let tenant = crate::store::Tenant { id: "acme".to_owned(), name: "Acme".to_owned(), disabled: false };
     bench.app.store.add_tenant(&tenant, bench.host.seconds()).await.unwrap();
     bench.user("alice").await;
-    bench.change("alice", |user| user.tenant = Some("acme".to_owned())).await;
+    bench.alter("alice", |user| user.tenant = Some("acme".to_owned())).await;
     let body = bench.login("alice").await;
     assert!(bench.is_active(text(&body, "access_token")).await);
     let disabled = crate::store::Tenant { disabled: true, ..tenant };

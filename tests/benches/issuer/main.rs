@@ -18,7 +18,9 @@ mod refusals;
 
 use anyhow::{Result, ensure};
 use clap::Parser as _;
+use std::sync::Arc;
 use tollgate_issuer::cli::{Cli, run};
+use tollgate_issuer::clock::SystemHost;
 
 const PARTS: [&str; 4] = ["logins", "memory", "oidc-provider", "refusals"];
 
@@ -26,7 +28,14 @@ const PARTS: [&str; 4] = ["logins", "memory", "oidc-provider", "refusals"];
 async fn main() -> Result<()> {
     if std::env::args().nth(1).is_some_and(|argument| argument == "serve") {
         let environment = std::env::vars().collect();
-        return Ok(run(Cli::parse(), &environment, &mut std::io::empty(), &mut std::io::sink()).await?);
+        return Ok(run(
+            Cli::parse(),
+            &environment,
+            Arc::new(SystemHost::new()),
+            &mut std::io::empty(),
+            &mut std::io::sink(),
+        )
+        .await?);
     }
     let arguments = std::env::args().skip(1);
     let wanted: Vec<String> = arguments.filter(|argument| !argument.starts_with('-')).collect();

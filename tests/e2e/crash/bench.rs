@@ -185,7 +185,7 @@ impl Bench {
     }
 
     async fn order(&self, order: &[&str], crash_at: Option<&str>) -> (ExitStatus, String) {
-        let mut command = Command::new(binary_of(Program::Crashing).unwrap());
+        let mut command = Command::new(binary_of(&Program::Crashing).unwrap());
         command.arg("act").args(order).envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.env("TOLLGATE_DATA_DIR", self.issuer.data()).env("TOLLGATE_ISSUER", ISSUER);
         command.envs(crash_at.map(|step| ("TOLLGATE_CRASH_AT", step)));

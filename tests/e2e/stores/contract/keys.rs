@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use tollgate_issuer::clock::random;
 use tollgate_issuer::credential::{CredentialKind, new_id};
+use tollgate_issuer::permission::Permissions;
 use tollgate_issuer::signing_keys::KeyRow;
 use tollgate_issuer::store::{KeyChange, StoreError};
 use tollgate_shared::revocation::{Dimension, Position};
@@ -125,7 +126,9 @@ async fn a_name_has_one_credential_in_force(backend: &Backend) {
     let stores = backend.replicas::<3>().await;
     let made = at_once(12, |number| {
         let (store, host) = (stores[number % 3].clone(), backend.host.clone());
-        async move { store.add_credential(CredentialKind::Edge, "edge", &*host).await.ok() }
+        async move {
+            store.add_credential(CredentialKind::Edge, "edge", &Permissions::Everything, &*host).await.ok()
+        }
     })
     .await;
     let made: Vec<_> = made.into_iter().flatten().collect();
@@ -134,5 +137,8 @@ async fn a_name_has_one_credential_in_force(backend: &Backend) {
     assert!(stores[0].credential(CredentialKind::Operator, &made[0].id).await.unwrap().is_none());
     stores[0].withdraw_credential(CredentialKind::Edge, "edge", backend.now()).await.unwrap();
     assert!(stores[1].credential(CredentialKind::Edge, &made[0].id).await.unwrap().is_none());
-    stores[2].add_credential(CredentialKind::Edge, "edge", &*backend.host).await.unwrap();
+    stores[2]
+        .add_credential(CredentialKind::Edge, "edge", &Permissions::Everything, &*backend.host)
+        .await
+        .unwrap();
 }

@@ -25,20 +25,23 @@ async fn of_twenty_uses_of_an_assertion_one_counts(backend: &Backend) {
 async fn the_first_answer_to_a_key_stays(backend: &Backend) {
     let stores = backend.replicas::<2>().await;
     let (operator, request) = ("operator", [1; 32]);
-    assert_eq!(stores[0].idempotency_key(operator, "key", request).await.unwrap(), KnownKey::New);
     let now = backend.now();
-    at_once(8, |number| {
+    let reserved = at_once(8, |number| {
         let store = stores[number % 2].clone();
-        let answer =
-            KeptAnswer { status: 201, headers: "{}".to_owned(), body: vec![u8::try_from(number).unwrap()] };
-        async move { store.keep_answer(operator, "key", request, &answer, now).await.unwrap() }
+        async move { store.reserve_key(operator, "key", request, now).await.unwrap() }
     })
     .await;
-    let first = stores[0].idempotency_key(operator, "key", request).await.unwrap();
-    assert!(matches!(first, KnownKey::Answered(KeptAnswer { status: 201, .. })), "{first:?}");
-    assert_eq!(stores[1].idempotency_key(operator, "key", request).await.unwrap(), first);
-    assert_eq!(stores[1].idempotency_key(operator, "key", [2; 32]).await.unwrap(), KnownKey::Other);
-    assert_eq!(stores[1].idempotency_key("another", "key", request).await.unwrap(), KnownKey::New);
+    assert_eq!(reserved.iter().filter(|known| **known == KnownKey::Reserved).count(), 1);
+    assert_eq!(reserved.iter().filter(|known| **known == KnownKey::InProgress).count(), 7);
+    let answer = |byte| KeptAnswer { status: 201, headers: "{}".to_owned(), body: vec![byte] };
+    stores[0].keep_answer(operator, "key", &answer(1)).await.unwrap();
+    let known =
+        async |operator: &str, request| stores[1].reserve_key(operator, "key", request, now).await.unwrap();
+    assert_eq!(known(operator, request).await, KnownKey::Answered(answer(1)));
+    assert_eq!(known(operator, [2; 32]).await, KnownKey::Other);
+    assert_eq!(known("another", request).await, KnownKey::Reserved);
+    stores[0].release_key("another", "key").await.unwrap();
+    assert_eq!(known("another", request).await, KnownKey::Reserved);
     stores[0].prune_once(now.plus(1), now).await.unwrap();
-    assert_eq!(stores[0].idempotency_key(operator, "key", request).await.unwrap(), KnownKey::New);
+    assert_eq!(known(operator, request).await, KnownKey::Reserved);
 }
