@@ -1,6 +1,7 @@
 //! The databases that the store's rules are tried on, empty and for one rule alone.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -31,12 +32,14 @@ pub(crate) struct TestHost {
     wall: AtomicU64,
     system: SystemHost,
     stop_at: Mutex<Option<&'static str>>,
+    wait_at: Mutex<Option<(&'static str, SyncSender<()>, Receiver<()>)>>,
 }
 
 impl TestHost {
     pub(crate) fn new() -> Arc<Self> {
-        let (wall, stop_at) = (AtomicU64::new(1_800_000_000_000), Mutex::new(None));
-        Arc::new(Self { wall, system: SystemHost::new(), stop_at })
+        let (wall, stop_at, wait_at) =
+            (AtomicU64::new(1_800_000_000_000), Mutex::default(), Mutex::default());
+        Arc::new(Self { wall, system: SystemHost::new(), stop_at, wait_at })
     }
 
     pub(crate) fn advance(&self, seconds: u64) {
@@ -50,6 +53,15 @@ impl TestHost {
     /// Whoever reaches this step next ends there.
     pub(crate) fn stop_at(&self, step: &'static str) {
         *self.stop_at.lock().unwrap() = Some(step);
+    }
+}
+
+impl TestHost {
+    /// Whoever reaches this step next says so to the one that is given back, and waits there for a word from the other.
+    pub(crate) fn wait_at(&self, step: &'static str) -> (Receiver<()>, SyncSender<()>) {
+        let ((say, said), (allow, allowed)) = (sync_channel(1), sync_channel(1));
+        *self.wait_at.lock().unwrap() = Some((step, say, allowed));
+        (said, allow)
     }
 }
 
@@ -69,6 +81,11 @@ impl Host for TestHost {
             stop_at.take_if(|stop| *stop == step).is_some()
         };
         assert!(!stops, "stopped at {step}");
+        let waits = self.wait_at.lock().unwrap().take_if(|(stop, ..)| *stop == step);
+        if let Some((_, say, allowed)) = waits {
+            say.send(()).unwrap();
+            tokio::task::block_in_place(|| allowed.recv().unwrap());
+        }
     }
 }
 

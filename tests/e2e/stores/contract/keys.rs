@@ -93,12 +93,14 @@ async fn a_withdrawn_key_is_told_with_the_change(backend: &Backend) {
 
 async fn a_sealed_secret_is_the_same_for_everybody(backend: &Backend) {
     let stores = backend.replicas::<8>().await;
-    let secrets = at_once(8, |number| {
-        let (store, host) = (stores[number].clone(), backend.host.clone());
-        async move { store.sealed_secret("feed", || Ok(random::<32>(&*host)?.to_vec())).await.unwrap() }
-    })
-    .await;
-    assert_eq!(secrets.iter().collect::<BTreeSet<_>>().len(), 1);
+    for name in ["feed", "refresh", "audit", "throttle", "one", "two", "three", "four"] {
+        let secrets = at_once(8, |number| {
+            let (store, host) = (stores[number].clone(), backend.host.clone());
+            async move { store.sealed_secret(name, || Ok(random::<32>(&*host)?.to_vec())).await.unwrap() }
+        })
+        .await;
+        assert_eq!(secrets.iter().collect::<BTreeSet<_>>().len(), 1, "{name}");
+    }
     stores[0].reseal_secret("feed", &[9; 8]).await.unwrap();
     assert_eq!(stores[1].sealed_secret("feed", || Err(StoreError::Missing)).await.unwrap(), vec![9; 8]);
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tollgate_issuer::store::{EndReason, SlotMove, Store, StoreError, slot_of};
 
 use super::people::{add_user, change, child, start, wishes};
-use crate::stores::backend::{Backend, Kind};
+use crate::stores::backend::{Backend, Kind, LIMITS, TestHost};
 
 /// That every user is in the one database that owns the user's slot, and that the map says so.
 async fn everybody_is_in_one_place(backend: &Backend, users: i64) {
@@ -166,5 +166,29 @@ async fn two_programs_that_move_the_same_slots_lose_nobody() {
             assert_eq!(stores[2].sessions_of(&user.id, backend.now()).await.unwrap().len(), 1);
         }
         everybody_is_in_one_place(&backend, 40).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_move_that_slept_while_others_moved_on_does_nothing_more() {
+    let backend = Backend::empty(Kind::Sharded).await;
+    let store = backend.replica().await;
+    for step in ["move.noted", "move.disowned", "move.owned", "move.tidied"] {
+        let user = add_user(&backend, &store, step).await;
+        let token = start(&backend, &store, &user.id).await.token;
+        let there = SlotMove { slot: slot_of(&user.id), from: 0, to: 1 };
+        let sleepy_host = TestHost::new();
+        let sleepy = Store::open(&backend.place, LIMITS, sleepy_host.clone()).await.unwrap();
+        let (asleep, wake) = sleepy_host.wait_at(step);
+        let late = tokio::spawn(async move { sleepy.move_slot(there).await });
+        tokio::task::block_in_place(|| asleep.recv().unwrap());
+        store.move_slot(there).await.unwrap();
+        store.move_slot(SlotMove { slot: there.slot, from: 1, to: 0 }).await.unwrap();
+        wake.send(()).unwrap();
+        let late = late.await.unwrap();
+        assert!(matches!(late, Err(StoreError::Changed)), "{step}: {late:?}");
+        child(&backend, &store, &token).await;
+        let users = backend.sum("SELECT COUNT(*) FROM user_names").await;
+        everybody_is_in_one_place(&backend, users).await;
     }
 }

@@ -45,7 +45,7 @@ async fn of_fifty_exchanges_at_once_there_is_one_child(backend: &Backend) {
     .collect();
     assert_eq!(children.len(), 1, "everybody has the same child");
     assert_eq!(backend.sum("SELECT COUNT(*) FROM refresh_tokens").await, 2, "the parent and one child");
-    assert_eq!(backend.sum("SELECT generation FROM sessions").await, 1);
+    assert_eq!(backend.sum("SELECT CAST(COALESCE(SUM(generation), 0) AS BIGINT) FROM sessions").await, 1);
     let the_child = child(backend, &stores[1], &session.token).await;
     assert!(children.contains(&the_child.digest()));
     let grandchild = child(backend, &stores[2], &the_child).await;
