@@ -5,34 +5,39 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tollgate_shared::id::EdgeId;
 use tollgate_shared::token::RustCrypto;
 
+use crate::admin::Actor;
 use crate::app::App;
+use crate::audit::{Action, AuditEvent, AuditOutcome};
 use crate::client::Client;
 use crate::credential::{CredentialKind, Presented};
-use crate::error::Refusal;
+use crate::error::{Refusal, defect};
 use crate::oauth::assertion::UsedAssertion;
 use crate::oauth::client_auth::{AssertionUse, PresentedClient, VerifiedClient};
 use crate::oauth::error::OAuthError;
 use crate::oauth::form::Form;
-use crate::store::EdgeSeen;
+use crate::permission::Permission;
+use crate::store::{EdgeSeen, StoredCredential};
 use crate::tokens::OwnToken;
 
 /// Where tokens are issued to clients.
 pub(crate) const TOKEN_PATH: &str = "/oauth2/token";
+/// Where tokens are asked about.
+const INTROSPECTION_PATH: &str = "/oauth2/introspect";
 
 /// Who may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Access {
     /// Anybody.
     Public,
-    /// Who has an operator's credential.
-    Operator,
+    /// Who has the credential of an operator who may do this.
+    Operator(Permission),
     /// Who has an edge's credential.
     Edge,
     /// An OAuth client that authenticates in the way it is registered with, or who has an operator's credential.
@@ -44,6 +49,14 @@ pub enum Access {
 /// The operator who calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operator(pub String);
+
+impl Operator {
+    /// As who acts.
+    #[must_use]
+    pub fn actor(&self) -> Actor {
+        Actor::operator(&self.0)
+    }
+}
 
 /// The edge that calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,14 +112,15 @@ pub(crate) async fn check(State(gate): State<Gate>, mut request: Request, next: 
     let Gate { app, access } = gate;
     match access {
         Access::Public => {}
-        Access::Operator => match app.caller(request.headers(), CredentialKind::Operator).await {
-            Ok(name) => {
-                request.extensions_mut().insert(Operator(name));
+        Access::Operator(permission) => match operator(&app, Asked::of(&request), permission).await {
+            Ok(operator) => {
+                request.extensions_mut().insert(operator);
+                return to_the_end(request, next).await;
             }
             Err(refusal) => return refusal.into_response(),
         },
         Access::Edge => match app.caller(request.headers(), CredentialKind::Edge).await {
-            Ok(name) => match EdgeId::new(&name) {
+            Ok(edge) => match EdgeId::new(&edge.name) {
                 Some(edge) => {
                     request.extensions_mut().insert(Edge(edge));
                 }
@@ -128,11 +142,54 @@ pub(crate) async fn check(State(gate): State<Gate>, mut request: Request, next: 
     next.run(request).await
 }
 
+/// What is asked for, and with which headers.
+struct Asked {
+    headers: HeaderMap,
+    route: String,
+}
+
+impl Asked {
+    fn of(request: &Request) -> Self {
+        let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str).unwrap_or_default();
+        Self { headers: request.headers().clone(), route: format!("{} {path}", request.method()) }
+    }
+}
+
+/// The operator who calls, if that operator may. That somebody may not is written down first.
+async fn operator(app: &App, asked: Asked, permission: Permission) -> Result<Operator, Refusal> {
+    let presented = app.presented(&asked.headers).await?;
+    let (kind, StoredCredential { name, digest: _, permissions }) = presented;
+    let (actor, refusal) = match kind {
+        CredentialKind::Operator if permissions.allow(permission) => return Ok(Operator(name)),
+        CredentialKind::Operator => (format!("operator {name}"), Refusal::Permission),
+        CredentialKind::Edge => (format!("edge {name}"), Refusal::CredentialKind),
+    };
+    let event = AuditEvent::done(&actor, Action::Access, &asked.route).ended(AuditOutcome::Refused);
+    app.store.add_audit(&[event.saying(&format!("lacks {}", permission.name()))], &*app.host).await?;
+    Err(refusal)
+}
+
+/// The answer to what an operator orders. Once begun it is carried out, and written down, also when the operator is gone.
+async fn to_the_end(request: Request, next: Next) -> Response {
+    if request.method() == Method::GET {
+        return next.run(request).await;
+    }
+    match tokio::spawn(next.run(request)).await {
+        Ok(response) => response,
+        Err(error) => defect(&error).into_response(),
+    }
+}
+
 async fn oauth_client(app: &App, request: Request) -> Result<Request, OAuthError> {
+    let permission = match request.uri().path() {
+        INTROSPECTION_PATH => Permission::UsersRead,
+        _ => Permission::RevocationsWrite,
+    };
+    let asked = Asked::of(&request);
     let (parts, body) = request.into_parts();
     // A header that is there must be right: falling back to the form would hide a mistake.
     let operator = match bearer(&parts.headers) {
-        Some(_) => Some(app.caller(&parts.headers, CredentialKind::Operator).await?),
+        Some(_) => Some(operator(app, asked, permission).await?.0),
         None => None,
     };
     let form = Form::read(&parts.headers, body).await?;
@@ -146,14 +203,20 @@ async fn oauth_client(app: &App, request: Request) -> Result<Request, OAuthError
 }
 
 impl App {
-    /// The name of whoever presents a credential of this kind.
-    async fn caller(&self, headers: &HeaderMap, kind: CredentialKind) -> Result<String, Refusal> {
+    /// The credential of whoever presents a credential of this kind.
+    async fn caller(&self, headers: &HeaderMap, kind: CredentialKind) -> Result<StoredCredential, Refusal> {
+        let (presented, stored) = self.presented(headers).await?;
+        // Only who has a credential learns that it is the wrong one.
+        if presented == kind { Ok(stored) } else { Err(Refusal::CredentialKind) }
+    }
+
+    /// The credential in force that a request carries.
+    async fn presented(&self, headers: &HeaderMap) -> Result<(CredentialKind, StoredCredential), Refusal> {
         let presented = bearer(headers).and_then(Presented::parse).ok_or(Refusal::Credential)?;
         let stored = self.store.credential(presented.kind, &presented.id).await?;
         let in_force =
             stored.filter(|stored| stored.digest.matches(&presented.digest)).ok_or(Refusal::Credential)?;
-        // Only who has a credential learns that it is the wrong one.
-        if presented.kind == kind { Ok(in_force.name) } else { Err(Refusal::CredentialKind) }
+        Ok((presented.kind, in_force))
     }
 
     /// The client that a request to an OAuth endpoint is of, once it proved that.
@@ -168,7 +231,7 @@ impl App {
         let known = if path == TOKEN_PATH {
             self.confirmed_client(presented.id().as_str()).await
         } else {
-            self.client(presented.id().as_str()).await
+            self.cached_client(presented.id().as_str()).await
         };
         let known = known.map_err(Refusal::from)?;
         let endpoint = format!("{}{path}", self.settings.issuer.as_str());

@@ -1,33 +1,94 @@
-//! Decides what an operator's order means: the same rules for the API and for the command line.
+//! Decides what an operator's order means: the same rules for the API and for the command line, and for both an entry in
+//! the audit log before anybody is told that it was done.
 
-use tollgate_shared::id::{EdgeId, ID_BYTES_MAX};
-use tollgate_shared::revocation::Dimension;
+mod client;
+mod credential;
+mod import;
+mod key;
+mod revocation;
+mod rights;
+mod shard;
+mod user;
+
+use tollgate_shared::id::ID_BYTES_MAX;
 
 use crate::app::App;
+use crate::audit::{Action, AuditEvent, AuditOutcome};
+use crate::client::ClientFault;
 use crate::clock::EntropyError;
-use crate::credential::{CredentialKind, NewCredential, new_id};
+use crate::keyring::KeyringError;
 use crate::oauth::scope::{SCOPES_MAX, is_scope_token};
-use crate::password::{NewPassword, Password, PasswordContext, PasswordError, PasswordRefused};
-use crate::store::{NewUser, RevocationOrder, StoreError, User};
+use crate::password::{PasswordError, PasswordRefused};
+use crate::store::StoreError;
+use crate::throttle::CounterError;
 
-/// The longest reason, in bytes.
-const REASON_BYTES_MAX: usize = 1000;
+pub use client::ClientPatch;
+pub use import::{ImportMode, ImportReport};
+pub use rights::TenantPatch;
+pub use shard::ShardSummary;
+pub use user::{UserOrder, UserPatch};
 
-/// A user that is wanted.
-#[derive(Debug)]
-pub struct UserOrder {
-    /// By what the user logs in.
-    pub username: String,
-    /// The password.
-    pub password: Password,
-    /// Which limit applies; the default one when `None`.
-    pub plan: Option<String>,
-    /// What the user is.
-    pub roles: Vec<String>,
-    /// What the user may ask for.
-    pub scopes: Vec<String>,
-    /// The customer the user belongs to.
-    pub tenant: Option<String>,
+/// The longest reason or description, in bytes.
+pub const REASON_BYTES_MAX: usize = 1000;
+/// How often a change that names no version is tried again when somebody else changed the same meanwhile.
+const TRIES_MAX: u32 = 8;
+
+/// Who orders.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Actor(String);
+
+impl Actor {
+    /// The operator of this name, through the API.
+    #[must_use]
+    pub fn operator(name: &str) -> Self {
+        Self(format!("operator {name}"))
+    }
+
+    /// Whoever may run commands on the machine.
+    #[must_use]
+    pub fn command_line() -> Self {
+        Self("command line".to_owned())
+    }
+
+    /// The name in the audit log and the feed's log.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Which version a change is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Condition {
+    /// Whichever there is.
+    Any,
+    /// One of these.
+    Versions(Vec<u64>),
+}
+
+impl Condition {
+    /// Whether this version is meant.
+    fn holds(&self, version: u64) -> Result<(), OrderError> {
+        match self {
+            Self::Any => Ok(()),
+            Self::Versions(versions) if versions.contains(&version) => Ok(()),
+            Self::Versions(_) => Err(StoreError::Changed.into()),
+        }
+    }
+
+    /// Whether a change that somebody else came before is to be made on top of that.
+    fn is_tried_again(&self, error: &StoreError, tries: u32) -> bool {
+        *self == Self::Any && matches!(error, StoreError::Changed) && tries < TRIES_MAX
+    }
+}
+
+/// What is written down of an order.
+#[derive(Debug, Clone)]
+struct Entry<'e> {
+    actor: &'e Actor,
+    action: Action,
+    target: &'e str,
+    detail: String,
 }
 
 /// Why an order is not carried out.
@@ -39,6 +100,12 @@ pub enum OrderError {
     /// There are too many roles or scopes.
     #[error("{0}: more than {SCOPES_MAX}")]
     TooMany(&'static str),
+    /// A role or tenant is named that there is not.
+    #[error("{0}: there is none of this name")]
+    Unknown(&'static str),
+    /// A permission of an operator is named that there is not.
+    #[error("permission: there is none of this name")]
+    Permission,
     /// There is no such plan.
     #[error("plan: there is none of this name")]
     Plan,
@@ -51,6 +118,15 @@ pub enum OrderError {
     /// The password could not be hashed.
     #[error(transparent)]
     Password(#[from] PasswordError),
+    /// The client cannot be so.
+    #[error(transparent)]
+    Client(#[from] ClientFault),
+    /// The keys.
+    #[error(transparent)]
+    Keys(#[from] KeyringError),
+    /// The counters of login attempts.
+    #[error(transparent)]
+    Counters(#[from] CounterError),
     /// The store refused or failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -59,83 +135,82 @@ pub enum OrderError {
     Entropy(#[from] EntropyError),
 }
 
+impl OrderError {
+    /// Whose fault it is.
+    fn outcome(&self) -> AuditOutcome {
+        match self {
+            Self::Name(_)
+            | Self::TooMany(_)
+            | Self::Unknown(_)
+            | Self::Permission
+            | Self::Plan
+            | Self::Dimension
+            | Self::Refused(_)
+            | Self::Keys(KeyringError::Missing)
+            | Self::Store(StoreError::Exists | StoreError::Missing | StoreError::Changed) => {
+                AuditOutcome::Refused
+            }
+            Self::Client(fault) if !matches!(fault, ClientFault::Entropy(_)) => AuditOutcome::Refused,
+            Self::Client(_)
+            | Self::Password(_)
+            | Self::Keys(_)
+            | Self::Counters(_)
+            | Self::Store(_)
+            | Self::Entropy(_) => AuditOutcome::Failed,
+        }
+    }
+}
+
 impl App {
-    /// Adds a user.
-    ///
-    /// # Errors
-    /// See [`OrderError`].
-    pub async fn add_user(&self, order: UserOrder) -> Result<User, OrderError> {
-        let UserOrder { username, password, plan, roles, scopes, tenant } = order;
-        let plan = plan.unwrap_or_else(|| self.plans.default_name().to_owned());
-        named("username", &username)?;
-        if !self.plans.has(&plan) {
-            return Err(OrderError::Plan);
-        }
-        if let Some(tenant) = &tenant {
-            named("tenant", tenant)?;
-        }
-        tokens("roles", &roles)?;
-        tokens("scopes", &scopes)?;
-        let context = PasswordContext { username: &username, issuer: self.settings.issuer.as_str() };
-        let password = NewPassword::new(password, &context)?;
-        let password_hash = self.passwords.hash(&password).await?;
-        let user =
-            User { id: new_id("u_", &*self.host)?, username, plan, roles, scopes, tenant, disabled: false };
-        let new = NewUser { user, password_hash };
-        self.store.add_user(&new, self.host.seconds()).await?;
-        Ok(new.user)
-    }
-
-    /// Makes an edge's credential.
-    ///
-    /// # Errors
-    /// See [`OrderError`].
-    pub async fn add_edge(&self, id: &str) -> Result<NewCredential, OrderError> {
-        // It stands in configurations and in URLs.
-        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        let edge =
-            EdgeId::new(id).filter(|id| id.as_str().bytes().all(plain)).ok_or(OrderError::Name("edge"))?;
-        Ok(self.store.add_credential(CredentialKind::Edge, edge.as_str(), &*self.host).await?)
-    }
-
-    /// Makes an operator's credential.
-    ///
-    /// # Errors
-    /// See [`OrderError`].
-    pub async fn add_operator(&self, name: &str) -> Result<NewCredential, OrderError> {
-        named("operator", name)?;
-        Ok(self.store.add_credential(CredentialKind::Operator, name, &*self.host).await?)
-    }
-
-    /// The order to revoke everything with `value` in a dimension. An issuer that is ours is the one meant by none.
-    ///
-    /// # Errors
-    /// See [`OrderError`].
-    pub fn revocation_order(
+    /// Carries out an order and writes down how that ended, before it is told to anybody.
+    async fn recorded<T>(
         &self,
-        dimension: &str,
-        value: &str,
-        issuer: Option<&str>,
-        reason: Option<&str>,
-    ) -> Result<RevocationOrder, OrderError> {
-        let dimension = Dimension::of(dimension).ok_or(OrderError::Dimension)?;
-        named("value", value)?;
-        if let Some(issuer) = issuer {
-            named("issuer", issuer)?;
-        }
-        if reason.is_some_and(|reason| reason.len() > REASON_BYTES_MAX) {
-            return Err(OrderError::Name("reason"));
-        }
-        let ours = self.settings.issuer.as_str();
-        // An issuer is named by the value; naming another beside it would cover no token at all.
-        let issuer = match (dimension, issuer) {
-            (Dimension::Issuer, Some(issuer)) if issuer != value => return Err(OrderError::Name("issuer")),
-            (Dimension::Issuer, _) => Some(value),
-            (_, issuer) => issuer,
+        entry: Entry<'_>,
+        order: impl Future<Output = Result<T, OrderError>>,
+    ) -> Result<T, OrderError> {
+        let Entry { actor, action, target, detail } = entry;
+        let result = order.await;
+        let event = AuditEvent::done(actor.as_str(), action, target);
+        let event = match &result {
+            Ok(_) => event.saying(&detail),
+            Err(error) => {
+                let outcome = error.outcome();
+                // What failed is in the log of the process; it may name databases.
+                let why = if outcome == AuditOutcome::Refused { error.to_string() } else { String::new() };
+                event.ended(outcome).saying(&why)
+            }
         };
-        let issuer = issuer.filter(|issuer| *issuer != ours).map(str::to_owned);
-        Ok(RevocationOrder::Value { dimension, issuer, value: value.to_owned() })
+        match (self.store.add_audit(&[event], &*self.host).await, result) {
+            (Ok(()), result) => result,
+            (Err(error), Ok(_)) => Err(error.into()),
+            (Err(_), Err(error)) => Err(error),
+        }
     }
+
+    /// Checks that there are these roles.
+    async fn known_roles(&self, roles: &[String]) -> Result<(), OrderError> {
+        tokens("roles", roles)?;
+        for role in roles {
+            if self.store.role(role).await?.is_none() {
+                return Err(OrderError::Unknown("roles"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that there is this tenant.
+    async fn known_tenant(&self, tenant: Option<&str>) -> Result<(), OrderError> {
+        let Some(tenant) = tenant else { return Ok(()) };
+        named("tenant", tenant)?;
+        let known = self.store.tenant(tenant).await?;
+        known.map(|_| ()).ok_or(OrderError::Unknown("tenant"))
+    }
+}
+
+/// Checks a text that people read: at most [`REASON_BYTES_MAX`] bytes without control characters.
+fn text(what: &'static str, text: &str) -> Result<(), OrderError> {
+    let fits = text.len() <= REASON_BYTES_MAX && !text.chars().any(char::is_control);
+    if fits { Ok(()) } else { Err(OrderError::Name(what)) }
 }
 
 /// Checks a name: 1 to 255 bytes without control characters.

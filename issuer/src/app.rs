@@ -22,7 +22,10 @@ use crate::keyring::Keyring;
 use crate::load::{LOAD_HEADER, LoadReport, Outcome, header_value};
 use crate::metrics::Metrics;
 use crate::oauth::metadata::Metadata;
+use crate::once::once;
 use crate::password::PasswordPool;
+use crate::permission::Permission;
+use crate::published::Published;
 use crate::quota::PlanBook;
 use crate::routes::{admin, edge, login, oauth, ops, sessions, well_known};
 use crate::status::StatusIndices;
@@ -53,6 +56,8 @@ pub struct App {
     pub plans: PlanBook,
     /// What is published of the issuer.
     pub metadata: Metadata,
+    /// The description of all routes.
+    pub openapi: Published,
     /// What keeps guesses few.
     pub throttle: Throttle,
     /// Where replicas share what may be lost, if anywhere.
@@ -74,12 +79,33 @@ struct Route {
     path: &'static str,
     access: Access,
     handler: MethodRouter<Arc<App>>,
+    repeated: Repeated,
+}
+
+/// What becomes of a request that is sent again with the same idempotency key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Repeated {
+    /// The header says nothing here.
+    Again,
+    /// It gets the answer that it got.
+    Once,
+}
+
+impl Route {
+    /// Makes something new, but once for each idempotency key.
+    fn once(self) -> Self {
+        Self { repeated: Repeated::Once, ..self }
+    }
 }
 
 /// What there is.
 #[rustfmt::skip]
 fn table(metrics: Access) -> Vec<Route> {
     use Access::{Edge, OAuthClient, Operator, Public, User};
+    use Permission::{
+        AuditRead, ClientsRead, ClientsWrite, EdgesRead, EdgesWrite, KeysRead, KeysWrite, RevocationsWrite, RolesRead,
+        RolesWrite, ShardsRead, TenantsRead, TenantsWrite, UsersRead, UsersWrite,
+    };
     vec![
         route(Method::POST,   "/v1/login",                              Public,      login::login),
         route(Method::POST,   "/v1/logout",                             User,        sessions::logout),
@@ -98,11 +124,42 @@ fn table(metrics: Access) -> Vec<Route> {
         route(Method::GET,    "/.well-known/oauth-protected-resource/{*path}", Public, well_known::protected_resource),
         route(Method::GET,    "/v1/edge/feed",                          Edge,        edge::feed),
         route(Method::POST,   "/v1/edge/quota",                         Edge,        edge::quota),
-        route(Method::POST,   "/v1/admin/users",                        Operator,    admin::add_user),
-        route(Method::GET,    "/v1/admin/edges",                        Operator,    admin::list_edges),
-        route(Method::POST,   "/v1/admin/edges",                        Operator,    admin::add_edge),
-        route(Method::DELETE, "/v1/admin/edges/{id}",                   Operator,    admin::remove_edge),
-        route(Method::POST,   "/v1/admin/revocations",                  Operator,    admin::revoke),
+        route(Method::POST,   "/v1/admin/users",                                Operator(UsersWrite), admin::user::add).once(),
+        route(Method::GET,    "/v1/admin/users",                                Operator(UsersRead), admin::user::list),
+        route(Method::GET,    "/v1/admin/users/{id}",                           Operator(UsersRead), admin::user::show),
+        route(Method::PATCH,  "/v1/admin/users/{id}",                           Operator(UsersWrite), admin::user::change),
+        route(Method::DELETE, "/v1/admin/users/{id}",                           Operator(UsersWrite), admin::user::delete),
+        route(Method::PUT,    "/v1/admin/users/{id}/password",                  Operator(UsersWrite), admin::user::set_password),
+        route(Method::POST,   "/v1/admin/users/{id}/unlock",                    Operator(UsersWrite), admin::user::unlock),
+        route(Method::GET,    "/v1/admin/users/{id}/sessions",                  Operator(UsersRead), admin::user::sessions),
+        route(Method::DELETE, "/v1/admin/users/{id}/sessions",                  Operator(UsersWrite), admin::user::end_sessions),
+        route(Method::DELETE, "/v1/admin/users/{id}/sessions/{sid}",            Operator(UsersWrite), admin::user::end_session),
+        route(Method::POST,   "/v1/admin/roles",                                Operator(RolesWrite), admin::role::add).once(),
+        route(Method::GET,    "/v1/admin/roles",                                Operator(RolesRead), admin::role::list),
+        route(Method::GET,    "/v1/admin/roles/{name}",                         Operator(RolesRead), admin::role::show),
+        route(Method::PUT,    "/v1/admin/roles/{name}",                         Operator(RolesWrite), admin::role::change),
+        route(Method::DELETE, "/v1/admin/roles/{name}",                         Operator(RolesWrite), admin::role::delete),
+        route(Method::POST,   "/v1/admin/tenants",                              Operator(TenantsWrite), admin::tenant::add).once(),
+        route(Method::GET,    "/v1/admin/tenants",                              Operator(TenantsRead), admin::tenant::list),
+        route(Method::GET,    "/v1/admin/tenants/{id}",                         Operator(TenantsRead), admin::tenant::show),
+        route(Method::PATCH,  "/v1/admin/tenants/{id}",                         Operator(TenantsWrite), admin::tenant::change),
+        route(Method::POST,   "/v1/admin/clients",                              Operator(ClientsWrite), admin::client::add).once(),
+        route(Method::GET,    "/v1/admin/clients",                              Operator(ClientsRead), admin::client::list),
+        route(Method::GET,    "/v1/admin/clients/{id}",                         Operator(ClientsRead), admin::client::show),
+        route(Method::PATCH,  "/v1/admin/clients/{id}",                         Operator(ClientsWrite), admin::client::change),
+        route(Method::DELETE, "/v1/admin/clients/{id}",                         Operator(ClientsWrite), admin::client::delete),
+        route(Method::POST,   "/v1/admin/clients/{id}/secrets",                 Operator(ClientsWrite), admin::client::add_secret).once(),
+        route(Method::DELETE, "/v1/admin/clients/{id}/secrets/{secret}",        Operator(ClientsWrite), admin::client::withdraw_secret),
+        route(Method::GET,    "/v1/admin/signing-keys",                         Operator(KeysRead), admin::key::list),
+        route(Method::POST,   "/v1/admin/signing-keys/rotate",                  Operator(KeysWrite), admin::key::rotate),
+        route(Method::POST,   "/v1/admin/signing-keys/{kid}/withdraw",          Operator(KeysWrite), admin::key::withdraw),
+        route(Method::GET,    "/v1/admin/edges",                                Operator(EdgesRead), admin::edge::list),
+        route(Method::POST,   "/v1/admin/edges",                                Operator(EdgesWrite), admin::edge::add).once(),
+        route(Method::DELETE, "/v1/admin/edges/{id}",                           Operator(EdgesWrite), admin::edge::remove),
+        route(Method::POST,   "/v1/admin/revocations",                          Operator(RevocationsWrite), admin::revocation::add).once(),
+        route(Method::GET,    "/v1/admin/audit",                                Operator(AuditRead), admin::audit::list),
+        route(Method::GET,    "/v1/admin/shards",                               Operator(ShardsRead), admin::shard::list),
+        route(Method::GET,    "/openapi.json",                          Public,      well_known::openapi),
         route(Method::GET,    "/livez",                                 Public,      ops::livez),
         route(Method::GET,    "/readyz",                                Public,      ops::readyz),
         route(Method::GET,    "/metrics",                               metrics,     ops::metrics),
@@ -112,7 +169,16 @@ fn table(metrics: Access) -> Vec<Route> {
 /// Every route, with who may use it when the settings open nothing.
 #[must_use]
 pub fn routes() -> Vec<(Method, &'static str, Access)> {
-    table(Access::Operator).into_iter().map(|route| (route.method, route.path, route.access)).collect()
+    table(Access::Operator(Permission::MetricsRead))
+        .into_iter()
+        .map(|route| (route.method, route.path, route.access))
+        .collect()
+}
+
+/// The routes whose repetition an idempotency key prevents.
+pub(crate) fn once_routes() -> Vec<(Method, &'static str)> {
+    let all = table(Access::Public).into_iter();
+    all.filter(|route| route.repeated == Repeated::Once).map(|route| (route.method, route.path)).collect()
 }
 
 fn route<H, T>(method: Method, path: &'static str, access: Access, handler: H) -> Route
@@ -125,14 +191,19 @@ where
         Ok(filter) => on(filter, handler),
         Err(_) => MethodRouter::new(),
     };
-    Route { method, path, access, handler }
+    Route { method, path, access, handler, repeated: Repeated::Again }
 }
 
 /// The service, ready to answer.
 pub fn router(app: Arc<App>) -> Router {
-    let metrics = if app.settings.metrics_public { Access::Public } else { Access::Operator };
+    let metrics =
+        if app.settings.metrics_public { Access::Public } else { Access::Operator(Permission::MetricsRead) };
     let mut router = Router::new();
-    for Route { method: _, path, access, handler } in table(metrics) {
+    for Route { method: _, path, access, handler, repeated } in table(metrics) {
+        let handler = match repeated {
+            Repeated::Again => handler,
+            Repeated::Once => handler.route_layer(from_fn_with_state(Arc::clone(&app), once)),
+        };
         let gate = Gate { app: Arc::clone(&app), access };
         router = router.route(path, handler.route_layer(from_fn_with_state(gate, check)));
     }

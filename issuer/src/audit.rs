@@ -39,11 +39,13 @@ pub enum Action {
     KeyWithdraw,
     Spraying,
     ShardMove,
+    UserUnlock,
+    Access,
 }
 
 impl Action {
     /// All there are.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 33] = [
         Self::Login,
         Self::Logout,
         Self::SessionEnd,
@@ -75,6 +77,8 @@ impl Action {
         Self::KeyWithdraw,
         Self::Spraying,
         Self::ShardMove,
+        Self::UserUnlock,
+        Self::Access,
     ];
 
     /// Its name.
@@ -112,6 +116,8 @@ impl Action {
             Self::KeyWithdraw => "key.withdraw",
             Self::Spraying => "spraying",
             Self::ShardMove => "shard.move",
+            Self::UserUnlock => "user.unlock",
+            Self::Access => "access",
         }
     }
 

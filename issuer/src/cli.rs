@@ -1,23 +1,33 @@
 //! The command line: what an operator can order on the machine that has the data, also while the service runs.
 
+mod audit;
+mod client;
+mod config;
+mod edge;
+mod key;
+mod operator;
+mod role;
+mod shard;
+mod tenant;
+mod user;
+
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand};
+use serde::Serialize;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-use zeroize::Zeroizing;
 
-use crate::admin::{OrderError, UserOrder};
+use crate::admin::{Actor, OrderError};
 use crate::app::App;
 use crate::clock::Host;
 use crate::config::{ConfigError, Flags, LogFormat, LogSettings, Settings};
-use crate::credential::CredentialKind;
 use crate::keys::KeyError;
-use crate::password::{PASSWORD_BYTES_MAX, Password, PasswordLength};
+use crate::password::PasswordLength;
 use crate::store::StoreError;
 use crate::{OpenError, ServeError, serve};
 
@@ -39,23 +49,45 @@ pub struct Cli {
 enum Command {
     /// Run the service
     Serve(ServeArgs),
+    #[command(flatten)]
+    Order(Order),
+    /// Configuration
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+}
+
+/// What needs the data.
+#[derive(Debug, Subcommand)]
+enum Order {
     /// Users
     #[command(subcommand)]
-    User(UserCommand),
+    User(user::UserCommand),
+    /// OAuth clients
+    #[command(subcommand)]
+    Client(client::ClientCommand),
+    /// Roles
+    #[command(subcommand)]
+    Role(role::RoleCommand),
+    /// Tenants: the customers that users and clients belong to
+    #[command(subcommand)]
+    Tenant(tenant::TenantCommand),
     /// Edges: Envoy processes and Workers
     #[command(subcommand)]
-    Edge(EdgeCommand),
+    Edge(edge::EdgeCommand),
     /// Operators
     #[command(subcommand)]
-    Operator(OperatorCommand),
+    Operator(operator::OperatorCommand),
     /// Revoke all tokens that have a value in a dimension
     Revoke(RevokeArgs),
     /// Keys
     #[command(subcommand)]
-    Key(KeyCommand),
-    /// Configuration
+    Key(key::KeyCommand),
+    /// The audit log
     #[command(subcommand)]
-    Config(ConfigCommand),
+    Audit(audit::AuditCommand),
+    /// The databases that users are spread over
+    #[command(subcommand)]
+    Shard(shard::ShardCommand),
 }
 
 #[derive(Debug, Args)]
@@ -71,56 +103,6 @@ struct ServeArgs {
     ready_file: Option<PathBuf>,
 }
 
-#[derive(Debug, Subcommand)]
-enum UserCommand {
-    /// Add a user, whose password is read from standard input, and print the user's id
-    Add(UserArgs),
-}
-
-#[derive(Debug, Args)]
-struct UserArgs {
-    /// The name to log in with
-    name: String,
-    /// Read the password from standard input; there is no other way to give it
-    #[arg(long)]
-    password_stdin: bool,
-    /// The plan that sets the user's limits
-    #[arg(long)]
-    plan: Option<String>,
-    /// A role; may be given several times
-    #[arg(long = "role", value_name = "ROLE")]
-    roles: Vec<String>,
-    /// A scope that the user may ask for; may be given several times
-    #[arg(long = "scope", value_name = "SCOPE")]
-    scopes: Vec<String>,
-    /// The customer that the user belongs to
-    #[arg(long)]
-    tenant: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
-enum EdgeCommand {
-    /// Make a credential for an edge, and print the `origin` part of its configuration
-    Add {
-        /// The edge's id
-        id: String,
-    },
-}
-
-#[derive(Debug, Subcommand)]
-enum OperatorCommand {
-    /// Make a credential for an operator, and print it
-    Add {
-        /// The operator's name
-        name: String,
-    },
-    /// Withdraw an operator's credential
-    Remove {
-        /// The operator's name
-        name: String,
-    },
-}
-
 #[derive(Debug, Args)]
 struct RevokeArgs {
     /// token, session, subject, client, tenant, key or issuer
@@ -130,23 +112,6 @@ struct RevokeArgs {
     /// Why, for the record
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-}
-
-#[derive(Debug, Subcommand)]
-enum KeyCommand {
-    /// Print the trust anchor that filters check the feed with
-    Anchor,
-}
-
-#[derive(Debug, Subcommand)]
-enum ConfigCommand {
-    /// Check the configuration of a filter, YAML or JSON
-    Check {
-        /// The file
-        file: PathBuf,
-    },
-    /// Print the settings that are in force
-    Show,
 }
 
 /// Why a command failed.
@@ -210,6 +175,12 @@ pub enum CliError {
     /// The settings cannot be printed.
     #[error("settings: {0}")]
     Show(#[from] toml::ser::Error),
+    /// Some lines of an import are bad.
+    #[error("{0} lines were not imported")]
+    Import(u64),
+    /// What is to be printed cannot be written as JSON.
+    #[error("output: {0}")]
+    Output(#[from] serde_json::Error),
     /// Standard input or output failed.
     #[error("{0}")]
     Io(#[from] io::Error),
@@ -228,56 +199,58 @@ pub async fn run(
 ) -> Result<(), CliError> {
     let Cli { config, data_dir, command } = cli;
     let flags = Flags { data_dir, ..Flags::default() };
-    let settings = |flags: &Flags| Settings::load(config.as_deref(), environment, flags);
+    let load = |flags: &Flags| Settings::load(config.as_deref(), environment, flags);
     match command {
         Command::Serve(ServeArgs { listen, issuer, ready_file }) => {
-            let settings = settings(&Flags { listen, issuer, ..flags })?;
+            let settings = load(&Flags { listen, issuer, ..flags })?;
             run_service(Settings { ready_file, ..settings }, host).await
         }
-        Command::User(UserCommand::Add(arguments)) => {
-            add_user(settings(&flags)?, host, arguments, input, output).await
-        }
-        Command::Edge(EdgeCommand::Add { id }) => {
-            add_edge(open(settings(&flags)?, host).await?, &id, output).await
-        }
-        Command::Operator(OperatorCommand::Add { name }) => {
-            let app = open(settings(&flags)?, host).await?;
-            let credential = app.add_operator(&name).await?;
-            writeln!(output, "{}", credential.reveal())?;
-            app.store.close().await;
-            Ok(())
-        }
-        Command::Operator(OperatorCommand::Remove { name }) => {
-            let app = open(settings(&flags)?, host).await?;
-            app.store.withdraw_credential(CredentialKind::Operator, &name, app.host.seconds()).await?;
-            writeln!(output, "withdrawn")?;
-            app.store.close().await;
-            Ok(())
-        }
-        Command::Revoke(RevokeArgs { dimension, value, reason }) => {
-            let app = open(settings(&flags)?, host).await?;
-            let order = app.revocation_order(&dimension, &value, None, reason.as_deref())?;
-            let position = app.feed.revoke(&order, reason.as_deref(), "command line").await?;
-            writeln!(output, "{}", position.0)?;
-            app.store.close().await;
-            Ok(())
-        }
-        Command::Key(KeyCommand::Anchor) => {
-            let app = open(settings(&flags)?, host).await?;
-            writeln!(output, "{}", app.keys.trust_anchor())?;
-            app.store.close().await;
-            Ok(())
-        }
-        Command::Config(ConfigCommand::Check { file }) => check_filter(&file, output),
-        Command::Config(ConfigCommand::Show) => {
+        Command::Config(config::ConfigCommand::Check { file }) => config::check(&file, output),
+        Command::Config(config::ConfigCommand::Show) => {
             let document = Settings::document(config.as_deref(), environment, &flags)?;
             Ok(write!(output, "{}", toml::to_string_pretty(&document)?)?)
+        }
+        Command::Order(order) => {
+            let app = App::open(load(&flags)?, host).await?;
+            let done = Box::pin(carry_out(&app, order, input, output)).await;
+            app.store.close().await;
+            done
         }
     }
 }
 
-async fn open(settings: Settings, host: Arc<dyn Host>) -> Result<Arc<App>, OpenError> {
-    App::open(settings, host).await
+/// Carries out what needs the data.
+async fn carry_out(
+    app: &App,
+    order: Order,
+    input: &mut impl Read,
+    output: &mut impl Write,
+) -> Result<(), CliError> {
+    match order {
+        Order::User(command) => user::run(app, command, input, output).await,
+        Order::Client(command) => client::run(app, command, input, output).await,
+        Order::Role(command) => role::run(app, command, output).await,
+        Order::Tenant(command) => tenant::run(app, command, output).await,
+        Order::Edge(command) => edge::run(app, command, output).await,
+        Order::Operator(command) => operator::run(app, command, output).await,
+        Order::Key(command) => key::run(app, command, output).await,
+        Order::Audit(command) => audit::run(app, command, output).await,
+        Order::Shard(command) => shard::run(app, command, output).await,
+        Order::Revoke(RevokeArgs { dimension, value, reason }) => {
+            let actor = Actor::command_line();
+            let position = app.revoke(&dimension, &value, None, reason.as_deref(), &actor).await?;
+            Ok(writeln!(output, "{}", position.0)?)
+        }
+    }
+}
+
+/// How many entries a list is read by at once.
+const PAGE: u32 = 200;
+
+/// Prints something as a line of JSON.
+fn print(output: &mut impl Write, what: &impl Serialize) -> Result<(), CliError> {
+    serde_json::to_writer(&mut *output, what)?;
+    Ok(writeln!(output)?)
 }
 
 async fn run_service(settings: Settings, host: Arc<dyn Host>) -> Result<(), CliError> {
@@ -306,60 +279,4 @@ fn start_log(settings: &LogSettings) {
         LogFormat::Text => log.init(),
         LogFormat::Json => log.json().init(),
     }
-}
-
-async fn add_user(
-    settings: Settings,
-    host: Arc<dyn Host>,
-    arguments: UserArgs,
-    input: &mut impl Read,
-    output: &mut impl Write,
-) -> Result<(), CliError> {
-    let UserArgs { name, password_stdin: _, plan, roles, scopes, tenant } = arguments;
-    let password = read_password(input)?;
-    let app = open(settings, host).await?;
-    let user = app.add_user(UserOrder { username: name, password, plan, roles, scopes, tenant }).await?;
-    writeln!(output, "{}", user.id)?;
-    app.store.close().await;
-    Ok(())
-}
-
-/// All of the input but one line end, which a terminal or `echo` adds.
-fn read_password(input: &mut impl Read) -> Result<Password, CliError> {
-    let limit = PASSWORD_BYTES_MAX + 3;
-    let mut text = Zeroizing::new(String::with_capacity(limit));
-    input.take(limit as u64).read_to_string(&mut text)?;
-    let trimmed =
-        text.strip_suffix('\n').map(|text| text.strip_suffix('\r').unwrap_or(text)).unwrap_or(&text);
-    Ok(Password::new(Zeroizing::new(trimmed.to_owned()))?)
-}
-
-async fn add_edge(app: Arc<App>, id: &str, output: &mut impl Write) -> Result<(), CliError> {
-    let credential = app.add_edge(id).await?;
-    let issuer = app.settings.issuer.as_str();
-    let authority =
-        issuer.split_once("://").map_or(issuer, |(_, rest)| rest.split('/').next().unwrap_or(rest));
-    writeln!(
-        output,
-        "# The credential is shown only here. `cluster` is the name that your configuration has for the issuer."
-    )?;
-    writeln!(output, "origin:")?;
-    writeln!(output, "  cluster: issuer")?;
-    writeln!(output, "  authority: \"{authority}\"")?;
-    writeln!(output, "  edge_id: \"{id}\"")?;
-    writeln!(output, "  credential: \"{}\"", credential.reveal())?;
-    writeln!(output, "  trust_anchor: \"{}\"", app.keys.trust_anchor())?;
-    app.store.close().await;
-    Ok(())
-}
-
-fn check_filter(path: &Path, output: &mut impl Write) -> Result<(), CliError> {
-    let text =
-        std::fs::read_to_string(path).map_err(|error| CliError::File { path: path.to_owned(), error })?;
-    let yaml =
-        |error: serde_saphyr::Error| CliError::Yaml { path: path.to_owned(), problem: error.to_string() };
-    let value: serde_json::Value = serde_saphyr::from_str(&text).map_err(yaml)?;
-    tollgate_filter::config::Config::parse(value.to_string().as_bytes())
-        .map_err(|fault| CliError::Filter { path: path.to_owned(), fault })?;
-    Ok(writeln!(output, "ok")?)
 }

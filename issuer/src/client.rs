@@ -115,6 +115,9 @@ pub enum ClientFault {
     /// The client has no secrets.
     #[error("auth: the client does not authenticate with a secret")]
     NoSecrets,
+    /// The client has no keys.
+    #[error("jwks: the client does not authenticate with keys")]
+    NoKeys,
     /// It has as many as it may.
     #[error("secrets: more than {SECRETS_MAX}; withdraw one first")]
     TooManySecrets,

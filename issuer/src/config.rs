@@ -3,6 +3,7 @@
 //! *What comes in:* a TOML file, the environment and flags. *What goes out:* [`Settings`] whose every value is in range.
 //! *What is lost if this is wrong:* a misspelt key that silently leaves a default in force.
 
+mod admin;
 mod cache;
 mod database;
 mod document;
@@ -23,6 +24,7 @@ use tollgate_shared::quota::Plan;
 use crate::network::TrustedProxies;
 use crate::signing_keys::{ENCRYPTION_KEY_VARIABLE, EncryptionKeys};
 
+pub use admin::{AdminSettings, IfMatchRule};
 pub use cache::CacheSettings;
 pub use database::{DatabaseSettings, SecretUrl};
 pub use document::Document;
@@ -89,6 +91,8 @@ pub struct Settings {
     pub redis: Option<RedisSettings>,
     /// Of login attempts.
     pub throttle: ThrottleSettings,
+    /// Of the admin API.
+    pub admin: AdminSettings,
     /// Where to write the addresses once the service is ready.
     pub ready_file: Option<PathBuf>,
 }

@@ -30,6 +30,8 @@ pub enum Refusal {
     Credential,
     /// The credential is in force, but for something else.
     CredentialKind,
+    /// The operator may not do this.
+    Permission,
     /// The batch names another edge than the credential.
     OtherEdge,
     /// There is no such route or thing.
@@ -46,6 +48,12 @@ pub enum Refusal {
     Exists,
     /// It was changed since the client read it.
     Changed,
+    /// It may only be changed by who says which version is meant.
+    ConditionNeeded,
+    /// The idempotency key was that of another request.
+    OtherRequest,
+    /// The same request is being carried out at this moment.
+    InProgress,
     /// A later batch of this spender was applied already.
     StaleSequence,
     /// Too many attempts from there, or in all.
@@ -81,6 +89,7 @@ impl Refusal {
             }
             Self::Credential => row(StatusCode::UNAUTHORIZED, BLANK, "Unauthorized"),
             Self::CredentialKind => row(StatusCode::FORBIDDEN, BLANK, "Credential is for something else"),
+            Self::Permission => row(StatusCode::FORBIDDEN, BLANK, "insufficient permission"),
             Self::OtherEdge => row(StatusCode::FORBIDDEN, BLANK, "Credential is another edge's"),
             Self::NotFound => row(StatusCode::NOT_FOUND, BLANK, "Not Found"),
             Self::Method => row(StatusCode::METHOD_NOT_ALLOWED, BLANK, "Method Not Allowed"),
@@ -89,6 +98,11 @@ impl Refusal {
             Self::BodyTimeout => row(StatusCode::REQUEST_TIMEOUT, BLANK, "Request Timeout"),
             Self::Exists => row(StatusCode::CONFLICT, BLANK, "Exists already"),
             Self::Changed => row(StatusCode::PRECONDITION_FAILED, BLANK, "Was changed in the meantime"),
+            Self::ConditionNeeded => row(StatusCode::PRECONDITION_REQUIRED, BLANK, "If-Match is required"),
+            Self::OtherRequest => {
+                row(StatusCode::UNPROCESSABLE_ENTITY, BLANK, "Idempotency key was used for another request")
+            }
+            Self::InProgress => row(StatusCode::CONFLICT, BLANK, "The same request is being carried out"),
             Self::StaleSequence => row(
                 StatusCode::CONFLICT,
                 "urn:tollgate:problem#stale-sequence",
@@ -109,11 +123,12 @@ impl Refusal {
             Self::TooMany { retry_after_seconds } => {
                 Some((header::RETRY_AFTER, (*retry_after_seconds).into()))
             }
-            Self::Busy => Some((header::RETRY_AFTER, BUSY_RETRY_SECONDS.into())),
+            Self::InProgress | Self::Busy => Some((header::RETRY_AFTER, BUSY_RETRY_SECONDS.into())),
             Self::Unavailable => Some((header::RETRY_AFTER, UNAVAILABLE_RETRY_SECONDS.into())),
             Self::Invalid(_)
             | Self::Scope
             | Self::CredentialKind
+            | Self::Permission
             | Self::OtherEdge
             | Self::NotFound
             | Self::Method
@@ -122,6 +137,8 @@ impl Refusal {
             | Self::BodyTimeout
             | Self::Exists
             | Self::Changed
+            | Self::ConditionNeeded
+            | Self::OtherRequest
             | Self::StaleSequence
             | Self::Internal => None,
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::hmac;
 use base64ct::{Base64UrlUnpadded, Encoding};
 use tollgate_shared::id::KeyId;
 use tollgate_shared::time::UnixSeconds;
@@ -35,6 +36,7 @@ pub struct Keyring {
     refresh: Derived,
     shared_cache: Derived,
     throttle: Derived,
+    requests: Derived,
     serving_since: UnixSeconds,
 }
 
@@ -108,6 +110,7 @@ impl Keyring {
         };
         let (refresh, shared_cache) = (derived("refresh tokens")?, derived("shared cache")?);
         let throttle = derived("throttle")?;
+        let requests = derived("requests")?;
         let now = host.seconds();
         let adopted = adopted_key(data_dir, &encryption, settings.token.lifetime_seconds, &**host, now)?;
         let schedule = settings.keys.schedule(settings.token);
@@ -115,7 +118,7 @@ impl Keyring {
         let view = change(store, &encryption, &schedule, moment, host, &Intent::Open(adopted)).await?.0;
         forget_adopted_file(data_dir)?;
         let signing = SigningKeys::new(view);
-        Ok(Self { feed, signing, encryption, refresh, shared_cache, throttle, serving_since: now })
+        Ok(Self { feed, signing, encryption, refresh, shared_cache, throttle, requests, serving_since: now })
     }
 
     /// Derives refresh tokens from the ones before them.
@@ -134,6 +137,38 @@ impl Keyring {
     #[must_use]
     pub fn throttle_key(&self) -> Zeroizing<[u8; 32]> {
         self.throttle.0.clone()
+    }
+
+    /// The digest of a request. It takes a secret to make one, because a request may hold a password that can be guessed.
+    #[must_use]
+    pub fn request_digest(&self, parts: &[&[u8]]) -> [u8; 32] {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.requests.0.as_slice());
+        let mut context = hmac::Context::with_key(&key);
+        for part in parts {
+            context.update(&u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            context.update(part);
+        }
+        let mut digest = [0; 32];
+        for (to, from) in digest.iter_mut().zip(context.sign().as_ref()) {
+            *to = *from;
+        }
+        digest
+    }
+
+    /// Seals an answer that may hold a secret, for the operator and the key that it is the answer to.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn seal_answer(&self, of: &str, body: &[u8], host: &dyn Host) -> Result<Vec<u8>, SealError> {
+        self.encryption.seal(Label::Answer(of), body, host)
+    }
+
+    /// Opens an answer that was sealed for the same.
+    ///
+    /// # Errors
+    /// [`SealError`].
+    pub fn open_answer(&self, of: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
+        self.encryption.open(Label::Answer(of), sealed)
     }
 
     /// The feed key's public half in base64url, with which filters are configured.

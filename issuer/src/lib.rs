@@ -30,7 +30,10 @@ pub mod login;
 pub mod metrics;
 pub mod network;
 pub mod oauth;
+mod once;
+pub mod openapi;
 pub mod password;
+pub mod permission;
 pub mod published;
 pub mod quota;
 pub mod refresh;
@@ -71,6 +74,9 @@ use throttle::{AnyCounters, KeySecret, MemoryCounters, SharedCounters, Throttle}
 
 /// How long the answer to a request with an idempotency key is kept, in seconds.
 const ANSWERS_SECONDS: u64 = 86_400;
+/// The roles of a new database, each with what it is for.
+const SEEDED_ROLES: [(&str, &str); 2] =
+    [("admin", "Whoever runs what the tokens are for"), ("member", "Whoever uses it")];
 /// Where the first operator finds the credential.
 const OPERATOR_FILE: &str = "operator.token";
 
@@ -111,6 +117,7 @@ impl App {
                 Ok(write_private(&operator_file, line.as_bytes(), Existing::IsReplaced, &*host)?)
             })
             .await?;
+        store.seed_roles(&SEEDED_ROLES, host.seconds()).await?;
         if let Some(client) = Client::first_party(settings.default_plan.as_str()) {
             store.ensure_client(&client, host.seconds()).await?;
         }
@@ -133,6 +140,7 @@ impl App {
         let throttle = throttle(&settings, &keys, redis.clone(), &host, &metrics);
         let load = Mutex::new(LoadReport::new(host.now().monotonic));
         let edges_seen = Mutex::new(BTreeMap::new());
+        let openapi = openapi::published(&settings.issuer);
         Ok(Arc::new(Self {
             settings,
             host,
@@ -147,6 +155,7 @@ impl App {
             redis,
             load,
             metadata,
+            openapi,
             metrics,
             edges_seen,
             closing,

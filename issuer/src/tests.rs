@@ -1,6 +1,10 @@
 //! The issuer from outside: requests against the router, on a folder of their own and a clock that stands still.
 
 mod access;
+mod admin;
+mod admin_changes;
+mod admin_import;
+mod cases;
 mod feed;
 mod login;
 mod oauth;
@@ -23,6 +27,7 @@ use tollgate_shared::time::{Monotonic, Now, UnixMillis};
 use tollgate_shared::wire::feed::TrustAnchor;
 use tower::ServiceExt;
 
+use crate::admin::Actor;
 use crate::app::{App, router};
 use crate::client::{AuthenticationOrder, ClientOrder};
 use crate::clock::{EntropyError, Host, SystemHost};
@@ -121,7 +126,7 @@ impl Bench {
     }
 
     async fn edge(&self, id: &str) -> String {
-        self.app.add_edge(id).await.unwrap().reveal().to_owned()
+        self.app.add_edge(id, &Actor::command_line()).await.unwrap().reveal().to_owned()
     }
 
     async fn user(&self, name: &str) -> String {

@@ -44,7 +44,7 @@ async fn rename(app: &App, name: &str) {
 }
 
 async fn is_called(app: &App, name: &str) -> Result<()> {
-    let found = app.client("app").await?;
+    let found = app.cached_client("app").await?;
     let found = found.map(|client| client.name.clone());
     ensure!(found.as_deref() == Some(name), "{found:?}");
     Ok(())

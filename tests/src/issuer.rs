@@ -20,15 +20,15 @@ use crate::redis_server::RedisServer;
 use crate::tools::{cargo, installed, run};
 
 /// Which program is started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Program {
     /// What users run, built quickly.
     #[default]
     Shipped,
-    /// The same as it is to be measured.
-    Release,
     /// The same, which can be told to end in the middle of a step: for tests only.
     Crashing,
+    /// One at this path that is the issuer too, built in whatever way.
+    At(PathBuf),
 }
 
 /// How the issuer is started.
@@ -121,35 +121,31 @@ pub struct Login {
 /// # Errors
 /// When it does not compile.
 pub fn binary() -> Result<PathBuf> {
-    binary_of(Program::Shipped)
+    binary_of(&Program::Shipped)
 }
 
 /// The same of either program.
 ///
 /// # Errors
 /// When it does not compile.
-pub fn binary_of(program: Program) -> Result<PathBuf> {
+pub fn binary_of(program: &Program) -> Result<PathBuf> {
     static SHIPPED: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    static RELEASE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     static CRASHING: OnceLock<Result<PathBuf, String>> = OnceLock::new();
     let once = match program {
         Program::Shipped => &SHIPPED,
-        Program::Release => &RELEASE,
+        Program::At(path) => return Ok(path.clone()),
         Program::Crashing => &CRASHING,
     };
     once.get_or_init(|| compile(program).map_err(|error| format!("{error:#}"))).clone().map_err(Error::msg)
 }
 
-fn compile(program: Program) -> Result<PathBuf> {
+fn compile(program: &Program) -> Result<PathBuf> {
     let mut cargo = cargo();
     cargo.args(["build", "--quiet", "--locked", "--package", "tollgate-issuer"]);
     cargo.args(match program {
-        Program::Shipped | Program::Release => ["--bin", "tollgate-issuer"],
+        Program::Shipped | Program::At(_) => ["--bin", "tollgate-issuer"],
         Program::Crashing => ["--example", "crashing"],
     });
-    if program == Program::Release {
-        cargo.arg("--release");
-    }
     let output = run(cargo.arg("--message-format=json-render-diagnostics"))?;
     let messages =
         output.stdout.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok());
@@ -174,8 +170,8 @@ impl Issuer {
         let data = options.data.clone().unwrap_or_else(|| evidence.file(&format!("{name}-data")));
         fs::create_dir_all(&data).with_context(|| format!("creating {}", data.display()))?;
         let client = Client::new();
-        let which = options.program;
-        let program = tokio::task::spawn_blocking(move || binary_of(which)).await??;
+        let which = options.program.clone();
+        let program = tokio::task::spawn_blocking(move || binary_of(&which)).await??;
         let started = launch(&program, name, &options, &data, evidence, &client).await;
         let (process, ready) = started.inspect_err(|_| evidence.keep())?;
         let token = data.join(OPERATOR_FILE);
@@ -373,7 +369,7 @@ impl Issuer {
         let mut options = self.options.clone();
         let further = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         options.variables.extend(further);
-        let program = binary_of(options.program)?;
+        let program = binary_of(&options.program)?;
         let started = launch(&program, &self.name, &options, &self.data, &self.evidence, &self.client).await;
         (self.process, self.ready) = started.inspect_err(|_| self.evidence.keep())?;
         Ok(())

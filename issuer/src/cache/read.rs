@@ -12,7 +12,7 @@ impl App {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn client(&self, id: &str) -> Result<Option<Arc<Client>>, StoreError> {
+    pub async fn cached_client(&self, id: &str) -> Result<Option<Arc<Client>>, StoreError> {
         // What cannot be an id is not looked for.
         match client_id(id) {
             Some(id) => self.cache.client(&self.store, id.as_str()).await,
@@ -49,7 +49,7 @@ impl App {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn tenant(&self, id: &str) -> Result<Option<Arc<Tenant>>, StoreError> {
+    pub async fn cached_tenant(&self, id: &str) -> Result<Option<Arc<Tenant>>, StoreError> {
         self.cache.tenant(&self.store, id).await
     }
 

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use tollgate_shared::id::{IssuerId, PlanName};
 use tollgate_shared::quota::{PLANS_MAX, Plan};
 
+use super::admin::AdminDocument;
 use super::cache::CacheDocument;
 use super::database::DatabaseDocument;
 use super::keys::KeysDocument;
@@ -44,6 +45,7 @@ pub struct Document {
     pub session: SessionDocument,
     pub redis: RedisDocument,
     pub throttle: ThrottleDocument,
+    pub admin: AdminDocument,
     pub plans: Vec<PlanDocument>,
 }
 
@@ -125,6 +127,7 @@ impl Default for Document {
             session: SessionDocument::default(),
             redis: RedisDocument::default(),
             throttle: ThrottleDocument::default(),
+            admin: AdminDocument::default(),
             plans: Plan::defaults().into_iter().map(plan).collect(),
         }
     }
@@ -218,6 +221,7 @@ impl Document {
             session,
             redis,
             throttle,
+            admin,
             plans,
         } = self;
         within(!audience.is_empty() && audience.len() <= 255, "audience", "1 to 255 bytes long")?;
@@ -254,6 +258,7 @@ impl Document {
             session: session.checked()?,
             redis: redis.checked()?,
             throttle: throttle.checked()?,
+            admin: admin.checked(),
             ready_file: None,
         };
         // Last, so that a relation is reported only when every value is right by itself.

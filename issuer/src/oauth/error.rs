@@ -175,7 +175,7 @@ impl From<Refusal> for OAuthError {
         match refusal {
             Refusal::Login | Refusal::Credential => Self::InvalidClient(Attempt::Bearer),
             Refusal::Scope => Self::InvalidScope,
-            Refusal::CredentialKind | Refusal::OtherEdge => Self::UnauthorizedClient,
+            Refusal::CredentialKind | Refusal::Permission | Refusal::OtherEdge => Self::UnauthorizedClient,
             Refusal::MediaType => Self::InvalidRequest(RequestFault::MediaType),
             Refusal::TooLarge => Self::TooLarge,
             Refusal::BodyTimeout => Self::TooSlow,
@@ -184,6 +184,9 @@ impl From<Refusal> for OAuthError {
             | Refusal::Method
             | Refusal::Exists
             | Refusal::Changed
+            | Refusal::ConditionNeeded
+            | Refusal::OtherRequest
+            | Refusal::InProgress
             | Refusal::StaleSequence => Self::InvalidRequest(RequestFault::Value),
             Refusal::TooMany { retry_after_seconds } => Self::TooManyRequests { retry_after_seconds },
             Refusal::Busy => Self::TemporarilyUnavailable { retry_after_seconds: BUSY_RETRY_SECONDS },

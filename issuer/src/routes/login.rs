@@ -55,6 +55,7 @@ pub(crate) async fn login(
             | Refusal::Scope
             | Refusal::Credential
             | Refusal::CredentialKind
+            | Refusal::Permission
             | Refusal::OtherEdge
             | Refusal::NotFound
             | Refusal::Method
@@ -63,6 +64,9 @@ pub(crate) async fn login(
             | Refusal::BodyTimeout
             | Refusal::Exists
             | Refusal::Changed
+            | Refusal::ConditionNeeded
+            | Refusal::OtherRequest
+            | Refusal::InProgress
             | Refusal::StaleSequence,
         ) => LoginOutcome::Malformed,
     };

@@ -17,6 +17,11 @@ pub(crate) async fn jwks(State(app): State<Arc<App>>, headers: HeaderMap) -> Res
     published::answer(&headers, &cache, "application/jwk-set+json", &view.jwks_etag, &view.jwks)
 }
 
+/// `GET /openapi.json`
+pub(crate) async fn openapi(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
+    app.openapi.answer(&headers)
+}
+
 /// `GET /.well-known/oauth-authorization-server` (RFC 8414), also with the issuer's path at its end
 pub(crate) async fn authorization_server(
     State(app): State<Arc<App>>,

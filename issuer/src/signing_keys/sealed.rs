@@ -56,6 +56,8 @@ pub enum Label<'l> {
     ServerSecret,
     /// The seed of the key that signs the feed.
     FeedKey,
+    /// The answer to a request, and which.
+    Answer(&'l str),
 }
 
 /// Why a secret cannot be sealed or opened.
@@ -213,6 +215,7 @@ impl Label<'_> {
             Self::SigningKey(kid, algorithm) => ("signing key", algorithm.name(), kid),
             Self::ServerSecret => ("server secret", "", ""),
             Self::FeedKey => ("feed key", "", ""),
+            Self::Answer(of) => ("answer", "", of),
         };
         let text = ["tollgate sealed\0", purpose, "\0", algorithm, "\0", name].concat();
         [&[VERSION], key.0.as_slice(), text.as_bytes()].concat()

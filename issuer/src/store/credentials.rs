@@ -5,9 +5,10 @@ use tollgate_shared::revocation::Position;
 use tollgate_shared::time::UnixSeconds;
 
 use super::database::{Lock, Tx};
-use super::{Store, StoreError, exists, signed, unsigned};
+use super::{Store, StoreError, exists, list_from_json, list_to_json, signed, unsigned};
 use crate::clock::Host;
 use crate::credential::{CredentialKind, NewCredential, SecretDigest};
+use crate::permission::Permissions;
 
 /// A credential in force.
 #[derive(Debug, Clone)]
@@ -16,6 +17,8 @@ pub struct StoredCredential {
     pub name: String,
     /// What the presented secret must hash to.
     pub digest: SecretDigest,
+    /// What an operator may do.
+    pub permissions: Permissions,
 }
 
 /// When an edge was last heard of, and what it had.
@@ -47,13 +50,14 @@ impl Store {
         &self,
         kind: CredentialKind,
         name: &str,
+        permissions: &Permissions,
         host: &dyn Host,
     ) -> Result<NewCredential, StoreError> {
         self.home
             .run(move || async move {
                 let credential = NewCredential::generate(kind, host)?;
                 let mut write = self.home.write(&[Lock::Meta]).await?;
-                insert(&mut write, kind, name, &credential, host.seconds()).await?;
+                insert(&mut write, (kind, name, permissions), &credential, host.seconds()).await?;
                 write.commit().await?;
                 Ok(credential)
             })
@@ -82,8 +86,8 @@ impl Store {
                     let credential = NewCredential::generate(CredentialKind::Operator, host)?;
                     keep(&credential)?;
                     host.reached("operator.file_written");
-                    insert(&mut write, CredentialKind::Operator, "first", &credential, host.seconds())
-                        .await?;
+                    let first = (CredentialKind::Operator, "first", &Permissions::Everything);
+                    insert(&mut write, first, &credential, host.seconds()).await?;
                 }
                 write.commit().await?;
                 Ok(())
@@ -103,7 +107,7 @@ impl Store {
         self.home
             .run(move || async move {
                 let row = sqlx::query(
-            "SELECT name, digest FROM credentials WHERE id = $1 AND kind = $2 AND withdrawn_at IS NULL",
+            "SELECT name, digest, permissions FROM credentials WHERE id = $1 AND kind = $2 AND withdrawn_at IS NULL",
         )
         .bind(id)
         .bind(kind.name())
@@ -112,7 +116,34 @@ impl Store {
                 let Some(row) = row else { return Ok(None) };
                 let digest = SecretDigest::from_bytes(row.try_get("digest")?);
                 let digest = digest.ok_or(StoreError::Corrupt("credentials.digest"))?;
-                Ok(Some(StoredCredential { name: row.try_get("name")?, digest }))
+                let permissions: String = row.try_get("permissions")?;
+                let permissions =
+                    Permissions::kept(&list_from_json(&permissions, "credentials.permissions")?);
+                Ok(Some(StoredCredential { name: row.try_get("name")?, digest, permissions }))
+            })
+            .await
+    }
+
+    /// All operators with a credential in force, by name, and what each may do.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn operators(&self) -> Result<Vec<(String, Permissions)>, StoreError> {
+        self.home
+            .run(move || async move {
+                let rows = sqlx::query(
+                    "SELECT name, permissions FROM credentials WHERE kind = 'operator' AND withdrawn_at IS NULL \
+                     ORDER BY name",
+                )
+                .fetch_all(self.home.readers())
+                .await?;
+                let mut operators = Vec::with_capacity(rows.len());
+                for row in rows {
+                    let permissions: String = row.try_get("permissions")?;
+                    let permissions = list_from_json(&permissions, "credentials.permissions")?;
+                    operators.push((row.try_get("name")?, Permissions::kept(&permissions)));
+                }
+                Ok(operators)
             })
             .await
     }
@@ -206,17 +237,19 @@ impl Store {
 
 async fn insert(
     write: &mut Tx,
-    kind: CredentialKind,
-    name: &str,
+    (kind, name, permissions): (CredentialKind, &str, &Permissions),
     credential: &NewCredential,
     now: UnixSeconds,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO credentials (id, kind, name, digest, created_at) VALUES ($1, $2, $3, $4, $5)")
+    sqlx::query(
+        "INSERT INTO credentials (id, kind, name, digest, created_at, permissions) VALUES ($1, $2, $3, $4, $5, $6)",
+    )
         .bind(&credential.id)
         .bind(kind.name())
         .bind(name)
         .bind(credential.digest.as_bytes().as_slice())
         .bind(signed(now.0))
+        .bind(list_to_json(&permissions.names()))
         .execute(&mut **write)
         .await
         .map_err(exists)?;

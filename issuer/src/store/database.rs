@@ -3,7 +3,8 @@
 //! The SQL of this program is written once. What differs between the two is here: how a transaction gets the lock that
 //! orders it among others, and how the schema is brought up to date.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -115,13 +116,13 @@ impl Database {
         host: Arc<dyn Host>,
     ) -> Result<Self, StoreError> {
         let opened = |error| StoreError::Open { place: path.display().to_string(), error };
-        // SQLite would make it, and the log beside it, readable by all; there are password hashes in it.
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(|error| opened(error.into()))?;
+        // SQLite would make it, and the log beside it, readable by all; there are password hashes in it. One that is there
+        // is not opened here: closing it again would drop the locks that this process has on it.
+        match OpenOptions::new().create_new(true).append(true).mode(0o600).open(path) {
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(opened(error.into())),
+        }
         let options = sqlite_options(path).map_err(opened)?;
         let pool = |connections| {
             AnyPoolOptions::new().max_connections(connections).after_connect(|connection, _| {
@@ -135,7 +136,9 @@ impl Database {
             })
         };
         let writer = pool(1).connect_with(options.clone()).await.map_err(opened)?;
+        let alone = alone_with(path).await.map_err(|error| opened(error.into()))?;
         SQLITE.run(&writer).await?;
+        drop(alone);
         let readers = pool(READERS_MAX).connect_with(options).await.map_err(opened)?;
         Ok(Self { flavour: Flavour::Sqlite, writer, readers, limits, host, breaker: None })
     }
@@ -281,6 +284,16 @@ impl Database {
         self.readers.close().await;
         self.writer.close().await;
     }
+}
+
+/// Waits until no other process changes the schema of this database: in SQLite nothing else keeps two from doing so.
+async fn alone_with(path: &Path) -> io::Result<File> {
+    let path = path.with_extension("lock");
+    let locked = tokio::task::spawn_blocking(move || {
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+        file.lock().map(|()| file)
+    });
+    locked.await.map_err(io::Error::other)?
 }
 
 fn sqlite_options(path: &Path) -> Result<AnyConnectOptions, sqlx::Error> {

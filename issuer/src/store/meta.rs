@@ -55,12 +55,12 @@ impl Store {
     }
 }
 
-async fn value(write: &mut Tx, name: &str) -> Result<Option<String>, StoreError> {
+pub(super) async fn value(write: &mut Tx, name: &str) -> Result<Option<String>, StoreError> {
     let value = sqlx::query_scalar("SELECT value FROM meta WHERE name = $1").bind(name);
     Ok(value.fetch_optional(&mut **write).await?)
 }
 
-async fn set(write: &mut Tx, name: &str, value: &str) -> Result<(), StoreError> {
+pub(super) async fn set(write: &mut Tx, name: &str, value: &str) -> Result<(), StoreError> {
     sqlx::query("INSERT INTO meta (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET value = excluded.value")
         .bind(name)
         .bind(value)

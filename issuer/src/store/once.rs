@@ -3,8 +3,11 @@
 use sqlx::Row as _;
 use tollgate_shared::time::UnixSeconds;
 
-use super::database::Lock;
+use super::database::{Lock, Tx};
 use super::{Store, StoreError, signed, unsigned};
+
+/// How long carrying out a request may take, in seconds.
+const RESERVED_SECONDS: u64 = 60;
 
 /// The answer that a request with an idempotency key got.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,15 +16,17 @@ pub struct KeptAnswer {
     pub status: u16,
     /// Its headers, as a JSON object.
     pub headers: String,
-    /// Its body.
+    /// Its body, sealed.
     pub body: Vec<u8>,
 }
 
 /// What is known of an idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KnownKey {
-    /// Nothing: the request is to be carried out.
-    New,
+    /// Nothing until now: the request is to be carried out.
+    Reserved,
+    /// The same request is being carried out.
+    InProgress,
     /// The same request was answered so.
     Answered(KeptAnswer),
     /// Another request had this key.
@@ -29,39 +34,43 @@ pub enum KnownKey {
 }
 
 impl Store {
-    /// What is known of this operator's key, for a request of this digest.
+    /// Reserves an operator's key for a request of this digest, or tells what is known of it. A reservation that is older
+    /// than a minute was left by a crash, and passes to who asks.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn idempotency_key(
+    pub async fn reserve_key(
         &self,
         operator: &str,
         key: &str,
         request: [u8; 32],
+        now: UnixSeconds,
     ) -> Result<KnownKey, StoreError> {
         self.home
             .run(move || async move {
-                let row = sqlx::query(
-                    "SELECT request, status, headers, body FROM idempotency_keys WHERE operator = $1 AND key = $2",
+                let mut write = self.home.write(&[Lock::Name(key)]).await?;
+                let reserved = sqlx::query(
+                    "INSERT INTO idempotency_keys (operator, key, request, status, headers, body, created_at) \
+                     VALUES ($1, $2, $3, 0, '', $4, $5) ON CONFLICT (operator, key) DO UPDATE \
+                     SET created_at = excluded.created_at WHERE idempotency_keys.status = 0 \
+                     AND idempotency_keys.request = excluded.request AND idempotency_keys.created_at < $6",
                 )
                 .bind(operator)
                 .bind(key)
-                .fetch_optional(self.home.readers())
+                .bind(request.as_slice())
+                .bind([].as_slice())
+                .bind(signed(now.0))
+                .bind(signed(now.minus(RESERVED_SECONDS).0))
+                .execute(&mut *write)
                 .await?;
-                let Some(row) = row else { return Ok(KnownKey::New) };
-                let known: Vec<u8> = row.try_get("request")?;
-                if known != request {
-                    return Ok(KnownKey::Other);
-                }
-                let status = u16::try_from(unsigned(row.try_get("status")?))
-                    .map_err(|_| StoreError::Corrupt("idempotency_keys.status"))?;
-                let (headers, body) = (row.try_get("headers")?, row.try_get("body")?);
-                Ok(KnownKey::Answered(KeptAnswer { status, headers, body }))
+                let known = known_in(&mut write, operator, key, request).await?;
+                write.commit().await?;
+                Ok(if reserved.rows_affected() == 1 { KnownKey::Reserved } else { known })
             })
             .await
     }
 
-    /// Keeps the answer to a request with an idempotency key; the first one stays.
+    /// Keeps the answer to the request for which a key was reserved; the first one stays.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -69,26 +78,41 @@ impl Store {
         &self,
         operator: &str,
         key: &str,
-        request: [u8; 32],
         answer: &KeptAnswer,
-        now: UnixSeconds,
     ) -> Result<(), StoreError> {
         self.home
             .run(move || async move {
                 let mut write = self.home.write(&[Lock::Name(key)]).await?;
                 sqlx::query(
-                    "INSERT INTO idempotency_keys (operator, key, request, status, headers, body, created_at) \
-                     VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (operator, key) DO NOTHING",
+                    "UPDATE idempotency_keys SET status = $1, headers = $2, body = $3 \
+                     WHERE operator = $4 AND key = $5 AND status = 0",
                 )
-                .bind(operator)
-                .bind(key)
-                .bind(request.as_slice())
                 .bind(i64::from(answer.status))
                 .bind(&answer.headers)
                 .bind(answer.body.as_slice())
-                .bind(signed(now.0))
+                .bind(operator)
+                .bind(key)
                 .execute(&mut *write)
                 .await?;
+                write.commit().await?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// Gives up a reservation: nothing was done, and the key may be tried again.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn release_key(&self, operator: &str, key: &str) -> Result<(), StoreError> {
+        self.home
+            .run(move || async move {
+                let mut write = self.home.write(&[Lock::Name(key)]).await?;
+                sqlx::query("DELETE FROM idempotency_keys WHERE operator = $1 AND key = $2 AND status = 0")
+                    .bind(operator)
+                    .bind(key)
+                    .execute(&mut *write)
+                    .await?;
                 write.commit().await?;
                 Ok(())
             })
@@ -135,4 +159,30 @@ impl Store {
             })
             .await
     }
+}
+
+async fn known_in(
+    write: &mut Tx,
+    operator: &str,
+    key: &str,
+    request: [u8; 32],
+) -> Result<KnownKey, StoreError> {
+    let row = sqlx::query(
+        "SELECT request, status, headers, body FROM idempotency_keys WHERE operator = $1 AND key = $2",
+    )
+    .bind(operator)
+    .bind(key)
+    .fetch_one(&mut **write)
+    .await?;
+    let known: Vec<u8> = row.try_get("request")?;
+    if known != request {
+        return Ok(KnownKey::Other);
+    }
+    let status = u16::try_from(unsigned(row.try_get("status")?))
+        .map_err(|_| StoreError::Corrupt("idempotency_keys.status"))?;
+    if status == 0 {
+        return Ok(KnownKey::InProgress);
+    }
+    let (headers, body) = (row.try_get("headers")?, row.try_get("body")?);
+    Ok(KnownKey::Answered(KeptAnswer { status, headers, body }))
 }

@@ -10,9 +10,12 @@ use tollgate_shared::time::UnixSeconds;
 use super::changes::FactKind;
 use super::cutoffs::Reach;
 use super::database::Lock;
+use super::meta;
 use super::outbox::{Wish, wish};
 use super::{Store, StoreError, exists, list_from_json, list_to_json, signed, unsigned};
 use crate::clock::Host;
+
+const ROLES_SEEDED: &str = "roles_seeded";
 
 /// What is kept of everything an operator can change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +88,35 @@ impl Store {
             .await
     }
 
+    /// Adds these roles, permitting nothing, unless that was done before: one that was deleted since does not come back.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn seed_roles(&self, roles: &[(&str, &str)], now: UnixSeconds) -> Result<(), StoreError> {
+        self.home
+            .run(move || async move {
+                let mut write = self.home.write(&[Lock::Meta]).await?;
+                if meta::value(&mut write, ROLES_SEEDED).await?.is_some() {
+                    return Ok(());
+                }
+                for (name, description) in roles {
+                    sqlx::query(
+                        "INSERT INTO roles (name, permissions, description, created_at, updated_at) \
+                         VALUES ($1, '[]', $2, $3, $3) ON CONFLICT (name) DO NOTHING",
+                    )
+                    .bind(*name)
+                    .bind(*description)
+                    .bind(signed(now.0))
+                    .execute(&mut *write)
+                    .await?;
+                }
+                meta::set(&mut write, ROLES_SEEDED, "1").await?;
+                write.commit().await?;
+                Ok(())
+            })
+            .await
+    }
+
     /// The roles whose names come after `after`, at most `limit`, by name.
     ///
     /// # Errors
@@ -146,7 +178,7 @@ impl Store {
         role: &Role,
         if_version: Option<u64>,
         now: UnixSeconds,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Revision, StoreError> {
         let _changing = self.changing(FactKind::Role, &role.name);
         self.home
             .run(move || async move {
@@ -166,8 +198,13 @@ impl Store {
                 .bind(&role.name)
                 .execute(&mut *write)
                 .await?;
+                let row = sqlx::query("SELECT version, created_at, updated_at FROM roles WHERE name = $1")
+                    .bind(&role.name)
+                    .fetch_one(&mut *write)
+                    .await?;
+                let revision = Revision::from_row(&row)?;
                 write.commit().await?;
-                Ok(())
+                Ok(revision)
             })
             .await
     }
@@ -267,7 +304,7 @@ impl Store {
         if_version: Option<u64>,
         actor: &str,
         host: &dyn Host,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Revision, StoreError> {
         let _changing = self.changing(FactKind::Tenant, &tenant.id);
         self.home
             .run(move || async move {
@@ -296,8 +333,13 @@ impl Store {
                         Wish { dimension, value: &tenant.id, reach, reason: "tenant disabled", actor };
                     wish(&mut write, order, now, host).await?;
                 }
+                let row = sqlx::query("SELECT version, created_at, updated_at FROM tenants WHERE id = $1")
+                    .bind(&tenant.id)
+                    .fetch_one(&mut *write)
+                    .await?;
+                let revision = Revision::from_row(&row)?;
                 write.commit().await?;
-                Ok(())
+                Ok(revision)
             })
             .await
     }

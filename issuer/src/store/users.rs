@@ -226,24 +226,38 @@ impl Store {
         self.shards.on_slot(slot, operation).await
     }
 
-    /// The users whose names come after `after`, at most `limit` of them, by name.
+    /// The users whose names come after `after`, at most `limit` of them, by name, and the name to go on after if there
+    /// are more. There may be fewer than `limit`: a name can be taken whose user is not there yet.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn users(&self, after: &str, limit: u32) -> Result<Vec<UserRecord>, StoreError> {
-        let ids: Vec<String> = self
+    pub async fn users(
+        &self,
+        after: &str,
+        limit: u32,
+    ) -> Result<(Vec<UserRecord>, Option<String>), StoreError> {
+        let mut names: Vec<(String, String)> = self
             .home
             .run(move || async move {
-                let ids = "SELECT user_id FROM user_names WHERE username > $1 ORDER BY username LIMIT $2";
-                let ids = sqlx::query_scalar(ids).bind(after).bind(i64::from(limit));
-                Ok(ids.fetch_all(self.home.readers()).await?)
+                let names = sqlx::query(
+                    "SELECT username, user_id FROM user_names WHERE username > $1 ORDER BY username LIMIT $2",
+                )
+                .bind(after)
+                .bind(i64::from(limit) + 1)
+                .fetch_all(self.home.readers())
+                .await?;
+                names.iter().map(|row| Ok((row.try_get("username")?, row.try_get("user_id")?))).collect()
             })
             .await?;
-        let mut users = Vec::with_capacity(ids.len());
-        for id in ids {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = names.len() > limit;
+        names.truncate(limit);
+        let next = names.last().filter(|_| more).map(|(name, _)| name.clone());
+        let mut users = Vec::with_capacity(names.len());
+        for (_, id) in names {
             users.extend(self.user(&id).await?);
         }
-        Ok(users)
+        Ok((users, next))
     }
 
     /// Deletes a user, ends every session and cuts off every token, which is published when [`Store::publish_outbox`]

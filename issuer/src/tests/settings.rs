@@ -144,11 +144,11 @@ async fn what_is_made_at_the_first_start_is_private_and_stays() {
     assert!(![stored, wal].iter().any(|bytes| bytes.windows(secret.len()).any(|window| window == secret)));
 }
 
-async fn command(arguments: &[&str], input: &str) -> Result<String, String> {
+pub(super) async fn command(arguments: &[&str], input: &str) -> Result<String, String> {
     let cli =
         Cli::try_parse_from(std::iter::once("tollgate-issuer").chain(arguments.iter().copied())).unwrap();
     let mut output = Vec::new();
-    let host = std::sync::Arc::new(crate::clock::SystemHost::new());
+    let host = Arc::new(SystemHost::new());
     run(cli, &BTreeMap::new(), host, &mut input.as_bytes(), &mut output)
         .await
         .map_err(|error| error.to_string())?;
@@ -198,7 +198,7 @@ async fn the_service_starts_says_so_and_ends_when_it_is_told() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let service = crate::serve(settings, listener, async move {
+    let service = crate::serve(settings, Arc::new(SystemHost::new()), listener, async move {
         let _ = stopped.await;
     });
     let client = async {

@@ -3,6 +3,9 @@
 //!
 //! `cargo bench -p tollgate-tests --bench issuer -- <part>` runs one part: `logins`, `memory`, `oidc-provider` or
 //! `refusals`; without a name all of them, one after another. A slow figure is no failure; one that could not be had is.
+//!
+//! The issuer that is measured is this program too, started with the issuer's own arguments: it is the same library, built
+//! once and as it is used.
 
 mod clock;
 mod connection;
@@ -14,11 +17,17 @@ mod people;
 mod refusals;
 
 use anyhow::{Result, ensure};
+use clap::Parser as _;
+use tollgate_issuer::cli::{Cli, run};
 
 const PARTS: [&str; 4] = ["logins", "memory", "oidc-provider", "refusals"];
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    if std::env::args().nth(1).is_some_and(|argument| argument == "serve") {
+        let environment = std::env::vars().collect();
+        return Ok(run(Cli::parse(), &environment, &mut std::io::empty(), &mut std::io::sink()).await?);
+    }
     let arguments = std::env::args().skip(1);
     let wanted: Vec<String> = arguments.filter(|argument| !argument.starts_with('-')).collect();
     for part in &wanted {

@@ -29,7 +29,7 @@ pub(crate) async fn run() -> Result<()> {
         let options = IssuerOptions {
             variables,
             data: Some(data.clone()),
-            program: Program::Release,
+            program: Program::At(std::env::current_exe()?),
             memory_max: Some(MEMORY_MAX),
             ..IssuerOptions::default()
         };

@@ -136,7 +136,7 @@ async fn ours(
     let options = IssuerOptions {
         variables,
         data: Some(data.clone()),
-        program: Program::Release,
+        program: Program::At(std::env::current_exe()?),
         ..IssuerOptions::default()
     };
     let users: Vec<String> = (0..CONNECTIONS).map(|number| format!("user{number:03}")).collect();

@@ -52,7 +52,7 @@ async fn start(evidence: &std::sync::Arc<Evidence>, memory_kib: u32, iterations:
     let options = IssuerOptions {
         variables,
         data: Some(data.clone()),
-        program: Program::Release,
+        program: Program::At(std::env::current_exe()?),
         ..IssuerOptions::default()
     };
     let named = |kind: &str| (0..ACCOUNTS).map(|number| account(kind, number)).collect::<Vec<_>>();

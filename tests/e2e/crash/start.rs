@@ -106,7 +106,6 @@ impl Place {
     }
 
     /// Starts it and kills it at this moment of the time that a start takes.
-    #[expect(clippy::disallowed_methods, reason = "the moment of the kill is what is tested")]
     async fn kill_after(&self, moment: Duration) {
         let mut child = self.serve(None);
         tokio::time::sleep(moment).await;

@@ -90,43 +90,71 @@ pub(crate) const LIMITS: DatabaseLimits =
 impl Backend {
     /// Empty databases.
     pub(crate) async fn empty(kind: Kind) -> Self {
-        let (folder, host) = (TempDir::new().unwrap(), TestHost::new());
+        let folder = TempDir::new().unwrap();
         if kind == Kind::Sqlite {
             let urls = vec![format!("sqlite://{}", folder.path().join("tollgate.sqlite3").display())];
-            let place = StorePlace::Folder(folder.path().to_owned());
+            let (host, place) = (TestHost::new(), StorePlace::Folder(folder.path().to_owned()));
             return Self { kind, host, place, urls, names: Vec::new(), server: None, _folder: folder };
         }
-        let server = server().await;
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let number = NEXT.fetch_add(1, Ordering::SeqCst);
-        let count = if kind == Kind::Sharded { 3 } else { 1 };
-        let names: Vec<String> = (0..count).map(|shard| format!("t{number}_{shard}")).collect();
-        let urls: Vec<String> = names.iter().map(|name| server.create_database(name).unwrap()).collect();
-        let mut secret = urls.iter().map(|url| SecretUrl::new(url.clone()));
-        let place = StorePlace::Postgres { home: secret.next().unwrap(), shards: secret.collect() };
-        Self { kind, host, place, urls, names, server: Some(server), _folder: folder }
+        let backend = Self::named(kind, server().await, &unused_name(), folder);
+        for name in &backend.names {
+            backend.sql("postgres", &format!("CREATE DATABASE {name}"));
+        }
+        backend
     }
 
     /// Databases with this version's schema, the users' slots spread over them.
     pub(crate) async fn new(kind: Kind) -> Self {
-        let backend = Self::empty(kind).await;
-        let store = backend.replica().await;
-        for (shard, name) in backend.names.iter().enumerate() {
-            // As a move of every slot does it, which has rules of its own.
-            let sql =
-                |database: &str, text: String| backend.server.as_ref().unwrap().sql(database, &text).unwrap();
-            let slots = format!(
-                "SELECT generate_series(0, 255) AS slot) s WHERE slot % {} = {shard}",
-                backend.names.len()
-            );
-            sql(name, format!("DELETE FROM owned_slots; INSERT INTO owned_slots SELECT slot FROM ({slots}"));
-            sql(
-                &backend.names[0],
-                format!("UPDATE slots SET shard = {shard} WHERE slot % {} = {shard}", backend.names.len()),
-            );
+        if kind == Kind::Sqlite {
+            return Self::empty(kind).await;
         }
-        store.close().await;
+        // Made once on each server and copied from then on: the schema takes longer than most rules.
+        static MAKING: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+        let making = MAKING.lock().await;
+        let server = server().await;
+        let model = format!("model_{kind:?}").to_lowercase();
+        let model = Self::named(kind, server.clone(), &model, TempDir::new().unwrap());
+        let known = format!("SELECT COUNT(*) FROM pg_database WHERE datname = '{}'", model.names[0]);
+        if server.sql("postgres", &known).unwrap() == "0" {
+            model.spread().await;
+        }
+        let backend = Self::named(kind, server, &unused_name(), TempDir::new().unwrap());
+        for (name, model) in backend.names.iter().zip(&model.names) {
+            backend.sql("postgres", &format!("CREATE DATABASE {name} TEMPLATE {model}"));
+        }
+        drop(making);
         backend
+    }
+
+    fn named(kind: Kind, server: Arc<PostgresServer>, name: &str, folder: TempDir) -> Self {
+        let count = if kind == Kind::Sharded { 3 } else { 1 };
+        let names: Vec<String> = (0..count).map(|shard| format!("{name}_{shard}")).collect();
+        let urls: Vec<String> = names.iter().map(|name| server.url(name)).collect();
+        let mut secret = urls.iter().map(|url| SecretUrl::new(url.clone()));
+        let place = StorePlace::Postgres { home: secret.next().unwrap(), shards: secret.collect() };
+        Self { kind, host: TestHost::new(), place, urls, names, server: Some(server), _folder: folder }
+    }
+
+    /// Makes the databases and gives each its share of the slots, as if each had been moved; moves have rules of their own.
+    async fn spread(&self) {
+        for name in &self.names {
+            self.sql("postgres", &format!("CREATE DATABASE {name}"));
+        }
+        self.replica().await.close().await;
+        let shards = self.names.len();
+        for (shard, name) in self.names.iter().enumerate() {
+            let share = format!("slot % {shards} = {shard}");
+            let slots = "SELECT slot FROM (SELECT generate_series(0, 255) AS slot) AS slots";
+            self.sql(
+                name,
+                &format!("DELETE FROM owned_slots; INSERT INTO owned_slots {slots} WHERE {share}"),
+            );
+            self.sql(&self.names[0], &format!("UPDATE slots SET shard = {shard} WHERE {share}"));
+        }
+    }
+
+    fn sql(&self, database: &str, statements: &str) -> String {
+        self.server.as_ref().unwrap().sql(database, statements).unwrap()
     }
 
     /// One more process on the same databases.
@@ -184,6 +212,11 @@ impl Backend {
         pool.close().await;
         number
     }
+}
+
+fn unused_name() -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    format!("t{}", NEXT.fetch_add(1, Ordering::SeqCst))
 }
 
 /// The server that all tests of this process share for as long as one of them runs.

@@ -95,16 +95,13 @@ async fn the_deltas_add_up_to_the_snapshot(backend: &Backend) {
     let mut held = Held::default();
     for number in 0..30_u32 {
         let index = StatusIndex(u32::from(block.number) * BLOCK_INDICES + number);
-        match number % 3 {
-            0 => {
-                drop(store.revoke(&RevocationOrder::Index(index), None, "operator test", host).await.unwrap())
-            }
-            1 => drop(
-                store.revoke(&session_order(&number.to_string()), None, "operator test", host).await.unwrap(),
-            ),
-            _ => drop(
-                store.log_if_changed(&LogEntry::Keys(format!("keys {number}")), backend.now()).await.unwrap(),
-            ),
+        if number % 3 == 2 {
+            let keys = LogEntry::Keys(format!("keys {number}"));
+            store.log_if_changed(&keys, backend.now()).await.unwrap();
+        } else {
+            let session = session_order(&number.to_string());
+            let order = if number % 3 == 0 { RevocationOrder::Index(index) } else { session };
+            store.revoke(&order, None, "operator test", host).await.unwrap();
         }
         if number % 4 == 0 {
             held.poll(&store, backend.now()).await;

@@ -69,6 +69,7 @@ pub(crate) async fn start_with(
         tenant: None,
         client: "first-party",
         device: Some("phone"),
+        address: None,
         scope: "read",
         issuer: "https://issuer.test",
         life: LIFE,

@@ -30,7 +30,7 @@ fn plans() -> PlanBook {
 
 fn bucket(subject: &str) -> Bucket {
     let entries =
-        [("iss", ISSUER), ("sub", subject)].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        [("issuer", ISSUER), ("subject", subject)].map(|(name, value)| (name.to_owned(), value.to_owned()));
     Bucket::new(BTreeMap::from(entries)).unwrap()
 }
 
