@@ -25,8 +25,9 @@ mod read;
 mod seal;
 mod shared;
 mod shelf;
+mod untold;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -98,6 +99,7 @@ impl Cache {
                 seal: CacheSeal::new(secret),
                 seconds: settings.shared_seconds,
                 host: Arc::clone(host),
+                untold: Mutex::default(),
             })
         });
         let shelves = Arc::new(Shelves {

@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use tempfile::TempDir;
 use tollgate_issuer::App;
 use tollgate_issuer::client::{Client, client_id};
-use tollgate_issuer::clock::{Host as _, SystemHost};
+use tollgate_issuer::clock::SystemHost;
 use tollgate_issuer::config::{Flags, Settings};
 use tollgate_tests::eventually::eventually;
 use tollgate_tests::evidence::Evidence;

@@ -8,6 +8,7 @@ use backon::{BackoffBuilder as _, ExponentialBuilder};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
+use tollgate_shared::time::Monotonic;
 
 use super::Shelves;
 use super::shared::{Shared, changed};
@@ -24,7 +25,7 @@ const DELAY_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 enum Item {
     /// This changed, in this millisecond of the monotonic clock.
-    Changed(FactKind, String, tollgate_shared::time::Monotonic),
+    Changed(FactKind, String, Monotonic),
     /// Everything before this was told.
     Settled(oneshot::Sender<()>),
 }
@@ -86,10 +87,15 @@ impl ChangeDesk {
 
 impl Observer for ChangeDesk {
     fn changed(&self, kind: FactKind, id: &str) {
+        // First, so that no reader who begins after this process forgot it finds it in Redis.
+        if let Some((_, shared, _)) = &self.others {
+            shared.untold().changed(kind, id);
+        }
         self.shelves.changed(kind, id);
         if let Some((items, shared, metrics)) = &self.others {
-            let item = Item::Changed(kind, id.to_owned(), shared.host.now().monotonic);
-            if items.try_send(item).is_err() {
+            let now = shared.host.now().monotonic;
+            if items.try_send(Item::Changed(kind, id.to_owned(), now)).is_err() {
+                shared.untold().given_up(kind, id, ended(shared, now));
                 metrics.cache_change_untold();
             }
         }
@@ -111,7 +117,7 @@ async fn tell(shared: Arc<Shared>, mut waiting: mpsc::Receiver<Item>, metrics: A
                 continue;
             }
         };
-        let end = at.plus(shared.seconds.saturating_mul(1000));
+        let end = ended(&shared, at);
         let mut delays = backoff.build();
         while let Err(error) = shared.forget(kind, &id).await {
             tracing::debug!(%error, kind = kind.name(), "other replicas were not told of a change");
@@ -121,7 +127,13 @@ async fn tell(shared: Arc<Shared>, mut waiting: mpsc::Receiver<Item>, metrics: A
             }
             sleep(delays.next().unwrap_or(DELAY_MAX)).await;
         }
+        shared.untold().told(kind, &id);
     }
+}
+
+/// When nothing is left in Redis of what was there before a change.
+fn ended(shared: &Shared, changed_at: Monotonic) -> Monotonic {
+    changed_at.plus(shared.seconds.saturating_mul(1000))
 }
 
 async fn hear(shared: Arc<Shared>, shelves: Arc<Shelves>) -> Infallible {

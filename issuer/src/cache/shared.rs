@@ -2,12 +2,13 @@
 //!
 //! It may be away at any time. Then the database is asked, as it would be for something new.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64ct::{Base64UrlUnpadded, Encoding};
 use sha2::{Digest, Sha256};
 
 use super::seal::CacheSeal;
+use super::untold::Untold;
 use crate::clock::{Host, random};
 use crate::store::FactKind;
 use crate::store::redis::{RedisError, SharedFact, SharedFacts};
@@ -20,6 +21,7 @@ pub(super) struct Shared {
     /// How long an entry lives.
     pub(super) seconds: u64,
     pub(super) host: Arc<dyn Host>,
+    pub(super) untold: Mutex<Untold>,
 }
 
 /// What the second level has.
@@ -29,7 +31,8 @@ pub(super) enum Found {
     Fact(Vec<u8>, u64),
     /// Nothing; what is read may be left with this.
     Nothing(Lease),
-    /// Nothing, and nothing may be left: another replica is reading it, or what is there is not ours.
+    /// Nothing, and nothing may be left: another replica is reading it, what is there is not ours, or it is older than a
+    /// change of this process.
     Barred,
     /// No answer.
     Failed,
@@ -41,6 +44,9 @@ pub(super) struct Lease([u8; 16]);
 
 impl Shared {
     pub(super) async fn take(&self, kind: FactKind, id: &str) -> Found {
+        if self.untold().has(kind, id, self.host.now().monotonic) {
+            return Found::Barred;
+        }
         let Ok(lease) = random::<16>(&*self.host) else { return Found::Failed };
         let key = key(kind, id);
         match self.facts.take(&key, &lease).await {
@@ -65,6 +71,11 @@ impl Shared {
         if let Err(error) = self.facts.leave(&key, &lease.0, blob, life_ms).await {
             tracing::debug!(%error, kind = kind.name(), "not left for other replicas");
         }
+    }
+
+    /// The changes of this process that are yet to be told.
+    pub(super) fn untold(&self) -> MutexGuard<'_, Untold> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Removes what was left, and tells the other replicas of the change.
