@@ -1,14 +1,10 @@
 //! Programs on other people's OAuth libraries get along with the issuer as it runs.
 
-use std::sync::Arc;
-
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rsa::{KeyPair, KeySize};
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _};
 use base64ct::{Base64, Encoding as _};
 use serde_json::{Value, json};
-use tollgate_issuer::App;
-use tollgate_issuer::client::{AuthenticationOrder, ClientOrder, NewClient, NewClientSecret};
 use tollgate_tests::evidence::Evidence;
 use tollgate_tests::foreign::{ForeignClient, ForeignLogin, ForeignParameters, KeyClient, SecretClient};
 use tollgate_tests::issuer::{Issuer, IssuerOptions};
@@ -16,7 +12,6 @@ use tollgate_tests::postgres_server::{PostgresOptions, PostgresServer};
 use tollgate_tests::redis_server::{RedisOptions, RedisServer};
 
 use crate::foreign::{Algorithm, encode};
-use crate::same_database;
 
 const SCOPE: &str = "read";
 const PASSWORD: &str = "correct horse battery";
@@ -63,20 +58,17 @@ async fn other_peoples_libraries_work_unmodified_on_postgres_and_redis() {
 }
 
 async fn get_along(issuer: Issuer) {
-    let issuer = Arc::new(issuer);
     issuer.add_user("alice", PASSWORD, "free", &[], &[SCOPE, "write"]).await.unwrap();
-    let operator = same_database(&issuer).await;
-    let secret = add_client(&operator, "service", AuthenticationOrder::Secret).await;
-    let secret = secret.expect("a client with a secret is told it").reveal().to_owned();
+    let secret = add_client(&issuer, "service", json!({ "auth": "client_secret" })).await;
+    let secret = secret.expect("a client with a secret is told it");
     let secret_client = SecretClient { id: "service".to_owned(), secret };
     let mut key_clients = Vec::new();
     for algorithm in Algorithm::ALL {
         let (client, jwk) = key_client(algorithm);
-        let order = AuthenticationOrder::PrivateKeyJwt(json!({ "keys": [jwk] }).to_string());
-        assert!(add_client(&operator, &client.id, order).await.is_none(), "it has no secret");
+        let order = json!({ "auth": "private_key_jwt", "jwks": { "keys": [jwk] } });
+        assert_eq!(add_client(&issuer, &client.id, order).await, None, "it has no secret");
         key_clients.push(client);
     }
-    operator.store.close().await;
     for (program, expected) in
         [(ForeignClient::Authlib, AUTHLIB), (ForeignClient::Oauth4webapi, OAUTH4WEBAPI)]
     {
@@ -104,18 +96,11 @@ async fn get_along(issuer: Issuer) {
 }
 
 /// Adds a client that gets tokens for itself, and gives back its secret if it has one.
-async fn add_client(operator: &App, id: &str, auth: AuthenticationOrder) -> Option<NewClientSecret> {
-    let order = ClientOrder {
-        id: Some(id.to_owned()),
-        name: id.to_owned(),
-        auth,
-        grants: vec!["client_credentials".to_owned()],
-        scopes: vec![SCOPE.to_owned()],
-        ..ClientOrder::default()
-    };
-    let NewClient { client, secret } = order.checked(&operator.plans, &*operator.host).unwrap();
-    operator.store.add_client(&client, operator.host.seconds()).await.unwrap();
-    secret
+async fn add_client(issuer: &Issuer, id: &str, auth: Value) -> Option<String> {
+    let mut client = json!({ "id": id, "name": id, "grants": ["client_credentials"], "scopes": [SCOPE] });
+    client.as_object_mut().unwrap().extend(auth.as_object().unwrap().clone());
+    let added = issuer.operator("POST", "/v1/admin/clients").json(&client).send_ok().await.unwrap();
+    added.json_at("/client_secret").unwrap().as_str().map(str::to_owned)
 }
 
 /// A client with a new key of this algorithm, and the public half.

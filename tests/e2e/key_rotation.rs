@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use base64ct::{Base64UrlUnpadded, Encoding as _};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
-use tollgate_shared::id::KeyId;
 use tollgate_tests::client::Client;
 use tollgate_tests::eventually::eventually;
 use tollgate_tests::evidence::Evidence;
@@ -18,7 +17,6 @@ use tollgate_tests::redis_server::{RedisOptions, RedisServer};
 use tollgate_tests::stack::{Stack, StackOptions};
 
 use crate::foreign::{Algorithm, ForeignIssuer, encode};
-use crate::same_database;
 
 const PASSWORD: &str = "correct horse battery";
 const ROTATE_SECONDS: u64 = 5;
@@ -144,14 +142,13 @@ async fn polls(stack: &Stack) -> u64 {
 }
 
 async fn a_withdrawn_key_is_refused_and_the_next_one_is_not(stack: &Stack, load: &Load) {
-    let operator = same_database(&stack.issuer).await;
     let victim = stack.issuer.login("alice", PASSWORD).await.unwrap().access_token;
     let kid = key_of(&victim);
     // From here on its tokens are not good any more.
     load.give_up(&kid);
-    let key = KeyId::new(&kid).unwrap();
-    operator.withdraw_key(&key, "a test of emergencies", "operator test").await.unwrap();
-    operator.store.close().await;
+    let withdraw = format!("/v1/admin/signing-keys/{kid}/withdraw");
+    let reason = json!({ "reason": "a test of emergencies" });
+    stack.issuer.operator("POST", &withdraw).json(&reason).send_ok().await.unwrap();
     eventually("the withdrawn key's token to be refused", Duration::from_secs(5), async || {
         match stack.get("/x", &victim).await.unwrap().status {
             401 => Ok(()),

@@ -33,21 +33,6 @@ mod spoofing;
 mod stores;
 mod tokens;
 
-use std::sync::Arc;
-
-use tollgate_issuer::App;
-use tollgate_issuer::clock::SystemHost;
-use tollgate_issuer::config::{Flags, Settings};
-use tollgate_tests::issuer::Issuer;
-
-/// What a command of an operator has open while the issuer runs: its database and its keys, in another process.
-async fn same_database(issuer: &Issuer) -> Arc<App> {
-    let (variables, data, name) = issuer.settings();
-    let flags = Flags { listen: None, issuer: Some(name.to_owned()), data_dir: Some(data.to_owned()) };
-    let settings = Settings::load(None, &variables, &flags).unwrap();
-    App::open(settings, Arc::new(SystemHost::new())).await.unwrap()
-}
-
 /// Says, past the capture of output, that something could not be run here.
 fn not_run(why: &str) {
     use std::io::Write;

@@ -1,6 +1,5 @@
 //! Runs the issuer's binary and speaks to it as an operator and as a user.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 use std::net::SocketAddr;
@@ -218,11 +217,6 @@ impl Issuer {
             }
         }
         Ok(sum)
-    }
-
-    /// The settings that it was started with, as variables and as flags that are not about this process.
-    pub fn settings(&self) -> (BTreeMap<String, String>, &Path, &str) {
-        (self.options.variables.iter().cloned().collect(), &self.data, &self.options.issuer)
     }
 
     /// Where it listens.
