@@ -18,6 +18,11 @@ fn case(uri: String, body: Option<Value>, action: Option<&'static str>) -> Case 
     Case { uri, kind, body: body.map(|body| body.to_string()).unwrap_or_default(), action }
 }
 
+fn form(path: &str, body: &str) -> Case {
+    let kind = "application/x-www-form-urlencoded";
+    Case { uri: path.to_owned(), kind, body: body.to_owned(), action: None }
+}
+
 impl Bench {
     pub(super) fn name(&self) -> String {
         new_id("n-", &*self.host).unwrap()
@@ -71,12 +76,15 @@ impl Bench {
     /// A route without a case here fails the tests that go through all of them.
     pub(super) async fn case(&self, method: &Method, path: &str) -> Option<Case> {
         Some(match (method.as_str(), path) {
-            ("POST", "/oauth2/revoke") => Case {
-                uri: path.to_owned(),
-                kind: "application/x-www-form-urlencoded",
-                body: "token=x".to_owned(),
-                action: None,
-            },
+            ("POST", "/oauth2/revoke" | "/oauth2/introspect") => form(path, "token=x"),
+            ("POST", "/oauth2/token") => form(path, "grant_type=client_credentials"),
+            ("POST", "/v1/logout" | "/v1/logout-all") | ("GET", "/v1/sessions") => {
+                case(path.to_owned(), None, None)
+            }
+            // The person who calls has just logged in.
+            ("DELETE", "/v1/sessions/{id}") => {
+                case(path.replace("{id}", self.sessions("alice").await.first()?), None, None)
+            }
             ("GET", "/v1/edge/feed" | "/metrics") => case(path.to_owned(), None, None),
             ("POST", "/v1/edge/quota") => {
                 case(path.to_owned(), Some(json!({ "edge": "eu-1", "epoch": "e", "sequence": 1 })), None)

@@ -77,7 +77,7 @@ impl Places {
 
 impl Place {
     fn serve(&self, crash_at: Option<&str>) -> Child {
-        let mut command = Command::new(binary_of(Program::Crashing).unwrap());
+        let mut command = Command::new(binary_of(&Program::Crashing).unwrap());
         command.args(["serve", "--listen", "127.0.0.1:0", "--issuer", ISSUER, "--data-dir"]).arg(&self.data);
         command.arg("--ready-file").arg(self.ready_file());
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));

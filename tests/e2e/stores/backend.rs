@@ -26,13 +26,16 @@ pub(crate) enum Kind {
     Sharded,
 }
 
+/// A step to stop at, how to tell that it was reached, and how to be told to go on.
+type Halt = (&'static str, SyncSender<()>, Receiver<()>);
+
 /// A date that only a test moves, with the machine's other clock and its random bytes.
 #[derive(Debug)]
 pub(crate) struct TestHost {
     wall: AtomicU64,
     system: SystemHost,
     stop_at: Mutex<Option<&'static str>>,
-    wait_at: Mutex<Option<(&'static str, SyncSender<()>, Receiver<()>)>>,
+    wait_at: Mutex<Option<Halt>>,
 }
 
 impl TestHost {

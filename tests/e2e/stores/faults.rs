@@ -1,8 +1,9 @@
 //! What becomes of the store, and of the issuer that uses it, when Postgres stops, hangs, starts again or drops connections.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use tollgate_issuer::breaker::BreakerState;
 use tollgate_issuer::config::SecretUrl;
 use tollgate_issuer::store::{DatabaseLimits, Store, StoreError, StorePlace};

@@ -45,7 +45,7 @@ impl Held {
         self.to = read.to;
         self.cutoffs.extend(read.cutoffs.into_iter().map(|cutoff| (cutoff.value, cutoff.issued_before)));
         self.indices.extend(read.indices);
-        self.keys = read.keys.or(self.keys.take());
+        self.keys = read.keys.or_else(|| self.keys.take());
     }
 
     async fn poll(&mut self, store: &Store, now: UnixSeconds) {

@@ -109,7 +109,7 @@ pub(crate) async fn rotate_as(
 pub(crate) async fn child(backend: &Backend, store: &Store, token: &RefreshToken) -> RefreshToken {
     match rotate(backend, store, token).await {
         Rotation::Child { nonce, .. } => token.child(&CHILD_KEY, &nonce).unwrap(),
-        other => panic!("no child: {other:?}"),
+        other @ (Rotation::Reused { .. } | Rotation::Refused(_)) => panic!("no child: {other:?}"),
     }
 }
 

@@ -79,7 +79,7 @@ impl Exchanging {
         let derive = |nonce: &[u8; 16]| child_digest(&token, nonce);
         match store.rotate(presented, exchange, derive, &*host).await.unwrap() {
             Rotation::Child { nonce, .. } => child_digest(&token, &nonce),
-            other => panic!("no child: {other:?}"),
+            other @ (Rotation::Reused { .. } | Rotation::Refused(_)) => panic!("no child: {other:?}"),
         }
     }
 }

@@ -204,7 +204,7 @@ async fn users_are_listed_by_name_page_by_page(backend: &Backend) {
     let mut listed: Vec<String> = Vec::new();
     loop {
         let after = listed.last().cloned().unwrap_or_default();
-        let page = store.users(&after, 10).await.unwrap();
+        let (page, _) = store.users(&after, 10).await.unwrap();
         if page.is_empty() {
             break;
         }
