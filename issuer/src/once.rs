@@ -96,9 +96,7 @@ async fn answer(
             }
         }
     }
-    app.host.reached("once.reserved");
     let response = next.run(Request::from_parts(parts, Body::from(body))).await;
-    app.host.reached("once.done");
     keep(app, operator, key, response).await
 }
 

@@ -16,7 +16,8 @@ use std::collections::BTreeSet;
 
 use tollgate_tests::workspace_root;
 
-/// Every step that the issuer marks is one of those that a test here kills it at, and the other way round.
+/// Every step that the issuer marks is one of those that a test here kills it at, and the other way round; but for the
+/// two that only users elsewhere come by.
 #[test]
 fn every_step_there_is_is_killed_at() {
     let mut marked = BTreeSet::new();
@@ -33,6 +34,7 @@ fn every_step_there_is_is_killed_at() {
         rotation::ROTATION_STEPS,
         rotation::REUSE_STEPS,
         rotation::OUTBOX_STEPS,
+        rotation::ELSEWHERE_STEPS,
         sessions::REVOKE_STEPS,
         sessions::END_STEPS,
         sessions::LOGIN_STEPS,

@@ -13,6 +13,9 @@ pub(super) const ROTATION_STEPS: &[&str] = &[
 pub(super) const REUSE_STEPS: &[&str] = &["revoke.ended", "reuse.before_commit", "reuse.committed"];
 /// What follows on every change that cuts somebody off.
 pub(super) const OUTBOX_STEPS: &[&str] = &["outbox.before_publish", "outbox.published"];
+/// Reached only for users in a database other than the home one. That a wish is published once although its removal was
+/// lost is a rule of the store, tried on several databases in `stores::contract::feed`.
+pub(super) const ELSEWHERE_STEPS: &[&str] = &["outbox.before_removal", "outbox.removed"];
 
 /// What a client does that got no answer is ask again. It gets a child, the same one each time, and goes on with it.
 async fn a_rotation_is_done_or_not(backend: Backend) {
