@@ -12,8 +12,9 @@ use crate::store::{CutOffKeys, StoreError};
 
 /// A token that ended this many seconds ago is still revoked: an edge whose clock is behind would still admit it.
 const LATE_SECONDS: u64 = RETENTION_SECONDS;
-/// What clocks may differ by where a token comes back to us, in seconds. They are ours on both sides.
-const SKEW_SECONDS: u64 = 5;
+/// How far ahead of our clock a token of ours may be dated, in seconds: it lies right after a cut-off, and another replica's
+/// clock may be ahead.
+const SKEW_SECONDS: u64 = 30;
 
 /// A token of ours, whether or not it is in force.
 #[derive(Debug, Clone)]

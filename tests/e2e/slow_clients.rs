@@ -124,7 +124,9 @@ async fn slow_and_endless_requests_through_envoy_end_in_time_and_others_do_not_n
     }
     for _ in 0..FLOODS {
         attack.spawn(ended("a body that is said to be too long", 5, Some(413), announced_body(address)));
-        attack.spawn(ended("a body in chunks without end", 5, Some(413), endless_body(address)));
+        // Envoy goes on sending while the issuer answers 413 and closes; the reset may reach it before the answer does, and
+        // then it answers 503.
+        attack.spawn(ended("a body in chunks without end", 5, None, endless_body(address)));
         attack.spawn(ended("headers without end", 5, Some(431), endless_headers(address)));
     }
     let mut ends = Vec::new();

@@ -13,7 +13,7 @@ use crate::clock::Host;
 use crate::session::Family;
 
 /// A token may be dated this many seconds ahead, to lie after a cut-off of the same second.
-const AHEAD_SECONDS_MAX: u64 = 2;
+const AHEAD_SECONDS_MAX: u64 = 20;
 /// How long a session that is over is kept for the record, in seconds.
 const KEPT_SECONDS: u64 = 86_400;
 
