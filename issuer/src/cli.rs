@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
@@ -213,6 +214,8 @@ pub async fn run(
         Command::Order(order) => {
             let app = App::open(load(&flags)?, host).await?;
             let done = Box::pin(carry_out(&app, order, input, output)).await;
+            // What was changed is told to the replicas before this process ends.
+            app.cache.settle(SETTLE_TIMEOUT).await;
             app.store.close().await;
             done
         }
@@ -244,6 +247,8 @@ async fn carry_out(
     }
 }
 
+/// How long a command waits for the replicas to be told of what it changed.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How many entries a list is read by at once.
 const PAGE: u32 = 200;
 

@@ -43,10 +43,12 @@ impl App {
             issuer: self.settings.issuer.as_str(),
             session: None,
         };
+        // Before the cut-offs are read: what is cut off after this instant covers the token.
+        let asked_at = self.host.seconds();
         let cut_off = self.store.cut_off(keys).await?;
         let taken = self.indices.next().await?;
         let life = TokenLife { seconds: self.lifetime_seconds()?, expires_at_max: taken.expires_at_max };
-        let dates = StartedSession::dated(self.host.seconds(), cut_off.issued_before, life);
+        let dates = StartedSession::dated(asked_at, cut_off.issued_before, life);
         let facts = TokenFacts {
             subject: id,
             client: id,

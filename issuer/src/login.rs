@@ -16,7 +16,7 @@ use crate::client::Grant;
 use crate::clock::EntropyError;
 use crate::oauth::scope::{ScopeError, Scopes};
 use crate::password::{Password, PasswordError, Rehash, StoredHash, Verdict};
-use crate::sessions::{SessionError, SessionStart, SessionTokens, device_digest};
+use crate::sessions::{SessionError, SessionStart, SessionTokens, TRIES_MAX, device_digest};
 use crate::store::{NOBODY, StoreError, User, UserRecord};
 use crate::throttle::{Admission, Alarm, Outcome, TooMany};
 
@@ -152,21 +152,35 @@ impl App {
         {
             return Err(LoginError::Refused);
         }
-        let scope = Scopes::granted(scope.as_deref(), &self.scopes_of(&found.user).await?)?.to_string();
         if verified.needs_rehash == Rehash::Needed {
             self.rehash(&found, &password).await?;
         }
-        let UserRecord { user, password_changed_at, .. } = found;
-        let start = SessionStart {
-            user: &user,
-            password_changed_at,
-            client: &client,
-            device: device.as_deref(),
-            scope,
-            address: Some(address),
-        };
-        let (tokens, device_token) = self.start_session(start).await?.ok_or(LoginError::Refused)?;
-        Ok(Login { tokens, device_token, user })
+        let password_changed_at = found.password_changed_at;
+        let mut known = found;
+        for _ in 0..TRIES_MAX {
+            let UserRecord { user, version, .. } = known;
+            let scope = Scopes::granted(scope.as_deref(), &self.scopes_of(&user).await?)?.to_string();
+            let (client, device) = (client.as_str(), device.as_deref());
+            let start = SessionStart {
+                user: &user,
+                password_changed_at,
+                version,
+                client,
+                device,
+                scope,
+                address: Some(address),
+            };
+            match self.start_session(start).await {
+                // A right that is given or taken at this very moment has the tokens made again.
+                Err(SessionError::Store(StoreError::Changed)) => {}
+                started => {
+                    let (tokens, device_token) = started?.ok_or(LoginError::Refused)?;
+                    return Ok(Login { tokens, device_token, user });
+                }
+            }
+            known = self.store.user(&user.id).await?.ok_or(LoginError::Refused)?;
+        }
+        Err(LoginError::Store(StoreError::Changed))
     }
 
     async fn must_have_logins(&self, client: &str) -> Result<(), LoginError> {

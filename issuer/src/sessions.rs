@@ -20,6 +20,8 @@ use crate::store::{
     StoreError, TokenLife, User, UserRecord, slot_of,
 };
 
+/// How often a token is made again because the user was changed meanwhile.
+pub(crate) const TRIES_MAX: usize = 4;
 /// The start of what a device is known by.
 const DEVICE_PREFIX: &str = "tgd_";
 
@@ -30,6 +32,8 @@ pub struct SessionStart<'s> {
     pub user: &'s User,
     /// When the password was changed last, as of when it was checked.
     pub password_changed_at: UnixSeconds,
+    /// The version of the user that the scope is of.
+    pub version: u64,
     /// To which client the tokens go.
     pub client: &'s str,
     /// What the client calls its device.
@@ -125,7 +129,7 @@ impl App {
         &self,
         start: SessionStart<'_>,
     ) -> Result<Option<(SessionTokens, Zeroizing<String>)>, SessionError> {
-        let SessionStart { user, password_changed_at, client, device, scope, address } = start;
+        let SessionStart { user, password_changed_at, version, client, device, scope, address } = start;
         let address = address.map(|address| address.to_string());
         let id = new_id("s_", &*self.host)?;
         let refresh = RefreshToken::generate(slot_of(&user.id), &*self.host)?;
@@ -136,6 +140,7 @@ impl App {
             id: &id,
             user_id: &user.id,
             password_changed_at,
+            version: Some(version),
             tenant: user.tenant.as_deref(),
             client,
             device,
@@ -178,6 +183,22 @@ impl App {
         client: &str,
         scope: Option<&str>,
     ) -> Result<SessionTokens, SessionError> {
+        // A right that is given or taken at this very moment has the token made again.
+        for _ in 1..TRIES_MAX {
+            match self.refresh_once(token, client, scope).await {
+                Err(SessionError::Store(StoreError::Changed)) => {}
+                result => return result,
+            }
+        }
+        self.refresh_once(token, client, scope).await
+    }
+
+    async fn refresh_once(
+        &self,
+        token: &RefreshToken,
+        client: &str,
+        scope: Option<&str>,
+    ) -> Result<SessionTokens, SessionError> {
         let unknown = SessionError::Refused(RefreshRefusal::Unknown);
         // What can be refused without a change is refused first: it costs no index and no lock.
         let KnownRefresh { session, user, .. } =
@@ -185,7 +206,7 @@ impl App {
         if session.client != client {
             return Err(SessionError::Refused(RefreshRefusal::OtherClient));
         }
-        let UserRecord { user, .. } = user.ok_or(SessionError::Refused(RefreshRefusal::User))?;
+        let UserRecord { user, version, .. } = user.ok_or(SessionError::Refused(RefreshRefusal::User))?;
         let scope = self.narrowed(scope, &session.scope, &user).await?;
         let keys = CutOffKeys {
             subject: &user.id,
@@ -194,6 +215,8 @@ impl App {
             issuer: self.settings.issuer.as_str(),
             session: Some(&session.id),
         };
+        // Before the cut-offs are read: what is cut off after this instant covers the token.
+        let asked_at = self.host.seconds();
         let cut_off = self.store.cut_off(keys).await?;
         let taken = self.indices.next().await?;
         let exchange = Exchange {
@@ -201,6 +224,8 @@ impl App {
             idle_seconds: self.settings.session.idle_seconds,
             life: TokenLife { seconds: self.lifetime_seconds()?, expires_at_max: taken.expires_at_max },
             cut_off,
+            asked_at,
+            version: Some(version),
             nonce: random::<16>(&*self.host)?,
         };
         let presented = Presented { slot: token.slot(), digest: token.digest(), client };

@@ -34,6 +34,10 @@ pub struct Exchange {
     pub life: TokenLife,
     /// What is cut off for the session.
     pub cut_off: CutOff,
+    /// An instant before that was read. The access token is dated so: what is cut off after that instant covers it.
+    pub asked_at: UnixSeconds,
+    /// The user's version that the token's rights are of; any when `None`.
+    pub version: Option<u64>,
     /// The nonce of the child.
     pub nonce: [u8; 16],
 }
@@ -130,10 +134,13 @@ impl Store {
                 }
                 Verdict::Rotate | Verdict::Repeat => {}
             }
-            if user_in(&mut write, &user_id).await?.is_none_or(|user| user.user.disabled) {
-                return Ok(Rotation::Refused(RefreshRefusal::User));
+            let user = user_in(&mut write, &user_id).await?.filter(|user| !user.user.disabled);
+            let Some(user) = user else { return Ok(Rotation::Refused(RefreshRefusal::User)) };
+            if exchange.version.is_some_and(|version| version != user.version) {
+                return Err(StoreError::Changed);
             }
-            let dates = StartedSession::dated(host.seconds(), exchange.cut_off.issued_before, exchange.life);
+            let dates =
+                StartedSession::dated(exchange.asked_at, exchange.cut_off.issued_before, exchange.life);
             if verdict == Verdict::Rotate {
                 let child = NewLeaf {
                     generation: signed(session.generation).saturating_add(1),

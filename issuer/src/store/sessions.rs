@@ -26,6 +26,8 @@ pub struct NewSession<'s> {
     pub user_id: &'s str,
     /// When the user's password was changed last, as of when it was checked.
     pub password_changed_at: UnixSeconds,
+    /// The user's version that the rights are of; any when `None`.
+    pub version: Option<u64>,
     /// The user's customer.
     pub tenant: Option<&'s str>,
     /// To which client the tokens go.
@@ -178,7 +180,7 @@ impl Store {
     /// in the meantime.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError::Changed`] when the rights are of another version than the user's.
     pub async fn start_session(
         &self,
         session: &NewSession<'_>,
@@ -191,6 +193,8 @@ impl Store {
             issuer: session.issuer,
             session: None,
         };
+        // Before the cut-offs are read: what is cut off after this instant covers the token.
+        let asked_at = host.seconds();
         let cut_off = self.cut_off(keys).await?;
         let operation = move |database: Database| async move {
             let mut write = database.write_user(session.user_id).await?;
@@ -204,7 +208,14 @@ impl Store {
             if unchanged.is_none() {
                 return Ok(None);
             }
-            let dates = StartedSession::dated(host.seconds(), cut_off.issued_before, session.life);
+            let version: i64 = sqlx::query_scalar("SELECT version FROM users WHERE id = $1")
+                .bind(session.user_id)
+                .fetch_one(&mut *write)
+                .await?;
+            if session.version.is_some_and(|expected| signed(expected) != version) {
+                return Err(StoreError::Changed);
+            }
+            let dates = StartedSession::dated(asked_at, cut_off.issued_before, session.life);
             displace(&mut write, session.user_id, dates.issued_at, host).await?;
             insert(&mut write, session, dates).await?;
             host.reached("login.session_written");

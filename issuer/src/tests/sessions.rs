@@ -339,3 +339,24 @@ async fn every_login_is_in_the_audit_log_and_no_password_is() {
         "it may be a password that was typed one field too early"
     );
 }
+
+#[tokio::test]
+async fn rights_that_changed_since_they_were_read_are_in_no_token() {
+    let bench = Bench::new().await;
+    bench.user("alice").await;
+    let before = bench.app.store.user_named("alice").await.unwrap().unwrap();
+    bench.alter("alice", |user| user.scopes = vec!["read".to_owned()]).await;
+    let start = |version| crate::sessions::SessionStart {
+        user: &before.user,
+        password_changed_at: before.password_changed_at,
+        version,
+        client: "first-party",
+        device: None,
+        scope: "read write".to_owned(),
+        address: None,
+    };
+    let refused = bench.app.start_session(start(before.version)).await;
+    let changed = crate::sessions::SessionError::Store(crate::store::StoreError::Changed);
+    assert_eq!(refused.unwrap_err().to_string(), changed.to_string());
+    assert!(bench.app.start_session(start(before.version + 1)).await.unwrap().is_some());
+}

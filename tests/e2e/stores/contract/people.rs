@@ -66,6 +66,7 @@ pub(crate) async fn start_with(
         id: &id,
         user_id,
         password_changed_at,
+        version: None,
         tenant: None,
         client: "first-party",
         device: Some("phone"),
@@ -100,7 +101,8 @@ pub(crate) async fn rotate_as(
     let host = &*backend.host;
     let nonce = random::<16>(host).unwrap();
     let (grace_ms, idle_seconds, life) = (GRACE_SECONDS * 1000, IDLE_SECONDS, LIFE);
-    let exchange = Exchange { grace_ms, idle_seconds, life, cut_off, nonce };
+    let exchange =
+        Exchange { grace_ms, idle_seconds, life, cut_off, asked_at: backend.now(), version: None, nonce };
     let presented = Presented { slot: token.slot(), digest: token.digest(), client };
     store.rotate(presented, exchange, |nonce| child_digest(token, nonce), host).await.unwrap()
 }

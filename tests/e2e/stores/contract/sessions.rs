@@ -73,6 +73,8 @@ impl Exchanging {
             idle_seconds: IDLE_SECONDS,
             life: super::people::LIFE,
             cut_off: CutOff::default(),
+            asked_at: tollgate_issuer::clock::Host::seconds(&*host),
+            version: None,
             nonce: random::<16>(&*host).unwrap(),
         };
         let presented = Presented { slot: token.slot(), digest: token.digest(), client: "first-party" };
