@@ -239,18 +239,11 @@ async fn change(
     let mut tries = 0;
     loop {
         // What would be done now, to know what has to be made for it.
-        let mut wanted: Vec<NewKey> = Vec::new();
         let records = read(store.signing_keys().await?)?;
-        let known = made.len();
         if let Attempt::Lacks(kind) = attempt(records, &made, schedule, moment, intent)? {
-            wanted.push(kind);
-        }
-        for kind in wanted {
             let (encryption, host, now) = (encryption.clone(), Arc::clone(host), moment.now);
             let make = move || KeyRecord::generate(kind, &encryption, &*host, now);
             made.push(tokio::task::spawn_blocking(make).await.map_err(|_| KeyringError::Task)??);
-        }
-        if made.len() > known {
             continue;
         }
         let result = store

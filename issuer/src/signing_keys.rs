@@ -12,10 +12,10 @@ mod sealed;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use base64ct::{Base64UrlUnpadded, Encoding};
-use sha2::{Digest, Sha256};
 use tollgate_shared::id::KeyId;
 use tollgate_shared::token::{AccessToken, IssueError, KeySet, KeySetError, TokenSigner};
+
+use crate::published::entity_tag;
 
 pub use files::{AdoptError, adopted_key, forget_adopted_file, open_encryption_keys};
 pub use private::{NewKey, PrivateKey, PrivateKeyError, RsaSize};
@@ -87,7 +87,7 @@ impl KeyView {
                 return Err(KeyViewError::Public(record.id.clone()));
             }
         }
-        let jwks_etag = format!("\"{}\"", Base64UrlUnpadded::encode_string(&Sha256::digest(&jwks)));
+        let jwks_etag = entity_tag(jwks.as_bytes());
         Ok(Self { active, jwks, jwks_etag, verifying })
     }
 

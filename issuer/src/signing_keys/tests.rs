@@ -1,5 +1,6 @@
 //! Keys in use: a view of them signs, verifies and is replaced as a whole; and a row holds all of a record.
 
+use base64ct::{Base64UrlUnpadded, Encoding};
 use tollgate_shared::time::UnixSeconds;
 use tollgate_shared::token::{Algorithm, IssuedStatus, RustCrypto, UntrustedToken};
 

@@ -198,20 +198,14 @@ impl Store {
         let cut_off = self.cut_off(keys).await?;
         let operation = move |database: Database| async move {
             let mut write = database.write_user(session.user_id).await?;
-            let unchanged: Option<i64> = sqlx::query_scalar(
-                "SELECT disabled FROM users WHERE id = $1 AND disabled = 0 AND password_changed_at = $2",
+            let version: Option<i64> = sqlx::query_scalar(
+                "SELECT version FROM users WHERE id = $1 AND disabled = 0 AND password_changed_at = $2",
             )
             .bind(session.user_id)
             .bind(signed(session.password_changed_at.0))
             .fetch_optional(&mut *write)
             .await?;
-            if unchanged.is_none() {
-                return Ok(None);
-            }
-            let version: i64 = sqlx::query_scalar("SELECT version FROM users WHERE id = $1")
-                .bind(session.user_id)
-                .fetch_one(&mut *write)
-                .await?;
+            let Some(version) = version else { return Ok(None) };
             if session.version.is_some_and(|expected| signed(expected) != version) {
                 return Err(StoreError::Changed);
             }
