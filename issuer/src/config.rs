@@ -186,14 +186,15 @@ pub enum ConfigError {
         #[source]
         error: std::io::Error,
     },
-    /// The file is not TOML.
-    #[error("{}: not valid TOML: {error}", path.display())]
+    /// The file is not TOML. The line itself is not repeated: it may hold a password.
+    #[error("{}:{line}: not valid TOML: {problem}", path.display())]
     Syntax {
         /// Which file.
         path: PathBuf,
-        /// Where and why.
-        #[source]
-        error: Box<toml::de::Error>,
+        /// Which line, from 1 on.
+        line: usize,
+        /// What is wrong with it.
+        problem: String,
     },
     /// There is no such setting.
     #[error("{source_of}: `{key}` is not a setting")]

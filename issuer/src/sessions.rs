@@ -228,7 +228,7 @@ impl App {
             version: Some(version),
             nonce: random::<16>(&*self.host)?,
         };
-        let presented = Presented { slot: token.slot(), digest: token.digest(), client };
+        let presented = Presented { user_id: &user.id, digest: token.digest(), client };
         let key = self.keys.refresh_key();
         let derive =
             |nonce: &[u8; 16]| token.child(key, nonce).map(|child| child.digest()).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! Puts the layers of settings on each other, and tells which one a faulty value is in.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 use toml::{Table, Value};
@@ -70,10 +71,18 @@ fn default_values() -> Result<Table, ConfigError> {
 fn file_layer(path: &Path) -> Result<Layer, ConfigError> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| ConfigError::Unreadable { path: path.to_owned(), error })?;
-    let values = text
-        .parse::<Table>()
-        .map_err(|error| ConfigError::Syntax { path: path.to_owned(), error: Box::new(error) })?;
+    let values = text.parse::<Table>().map_err(|error| ConfigError::Syntax {
+        path: path.to_owned(),
+        line: line_of(&text, error.span()),
+        problem: error.message().to_owned(),
+    })?;
     Ok(Layer { source_of: Source::File(path.to_owned()), values })
+}
+
+/// The number of the line where a span begins, from 1 on.
+fn line_of(text: &str, span: Option<Range<usize>>) -> usize {
+    let before = span.and_then(|span| text.get(..span.start)).unwrap_or_default();
+    before.matches('\n').count() + 1
 }
 
 /// One variable. The type it must have is that of the default it replaces: text needs no quotes, and a list or a table is

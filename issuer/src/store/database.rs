@@ -70,6 +70,20 @@ pub(super) enum Lock<'n> {
 }
 
 impl Lock<'_> {
+    /// The function of Postgres that waits for it, until the transaction ends.
+    fn function(self) -> &'static str {
+        match self {
+            Self::SlotUse(_) => "pg_advisory_xact_lock_shared",
+            Self::Feed
+            | Self::Quota
+            | Self::Meta
+            | Self::Keys
+            | Self::User(_)
+            | Self::SlotMove(_)
+            | Self::Name(_) => "pg_advisory_xact_lock",
+        }
+    }
+
     /// The number that stands for it among Postgres's advisory locks.
     fn key(self) -> i64 {
         let (space, name): (&[u8], &[u8]) = match &self {
@@ -220,33 +234,12 @@ impl Database {
             Flavour::Sqlite => self.writer.begin_with("BEGIN IMMEDIATE").await?,
             Flavour::Postgres => {
                 let mut write = self.writer.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
-                for lock in locks {
-                    self.lock(&mut write, *lock).await?;
-                }
+                lock_all(&mut write, locks).await?;
                 write
             }
         };
         self.host.reached("write.begun");
         Ok(write)
-    }
-
-    /// Waits, within a transaction, until it is alone with this.
-    pub(super) async fn lock(&self, write: &mut Tx, lock: Lock<'_>) -> Result<(), StoreError> {
-        if self.flavour == Flavour::Sqlite {
-            return Ok(());
-        }
-        let statement = match lock {
-            Lock::SlotUse(_) => "SELECT 1 FROM (SELECT pg_advisory_xact_lock_shared($1)) AS locked",
-            Lock::Feed
-            | Lock::Quota
-            | Lock::Meta
-            | Lock::Keys
-            | Lock::User(_)
-            | Lock::SlotMove(_)
-            | Lock::Name(_) => "SELECT 1 FROM (SELECT pg_advisory_xact_lock($1)) AS locked",
-        };
-        sqlx::query(statement).bind(lock.key()).execute(&mut **write).await?;
-        Ok(())
     }
 
     /// A transaction that sees the database as of its first statement.
@@ -323,6 +316,23 @@ where
             result => return result,
         }
     }
+}
+
+/// Waits, within a transaction on Postgres, until it is alone with these: one after another, in one round trip.
+async fn lock_all(write: &mut Tx, locks: &[Lock<'_>]) -> Result<(), StoreError> {
+    if locks.is_empty() {
+        return Ok(());
+    }
+    let call = |(number, lock): (usize, &Lock<'_>)| format!("{}(${})", lock.function(), number + 1);
+    let calls: Vec<String> = locks.iter().enumerate().map(call).collect();
+    // The functions give nothing that could be read, so it is a query around them that is.
+    let statement = format!("SELECT 1 FROM (SELECT {}) AS locked", calls.join(", "));
+    let mut query = sqlx::query(sqlx::AssertSqlSafe(statement));
+    for lock in locks {
+        query = query.bind(lock.key());
+    }
+    query.execute(&mut **write).await?;
+    Ok(())
 }
 
 /// Has a connection that is given back end what was left unfinished on it.

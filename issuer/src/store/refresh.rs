@@ -7,16 +7,17 @@ use super::cutoffs::CutOff;
 use super::database::{Database, Tx};
 use super::session_writes::{NewLeaf, end, insert_leaf};
 use super::sessions::{EndReason, SessionRecord, StartedSession, TokenLife};
+use super::shards::slot_of;
 use super::users::{UserRecord, user_in};
 use super::{Store, StoreError, signed, unsigned};
 use crate::clock::Host;
 use crate::session::{Attempt, Leaf, RefreshRefusal, Verdict, judge};
 
-/// A refresh token as it was presented.
+/// A refresh token that is known, as it was presented.
 #[derive(Debug, Clone, Copy)]
 pub struct Presented<'p> {
-    /// The slot of its user.
-    pub slot: u8,
+    /// Whose it is.
+    pub user_id: &'p str,
     /// Its digest.
     pub digest: [u8; 32],
     /// The client that was authenticated.
@@ -105,19 +106,13 @@ impl Store {
         derive: impl Fn(&[u8; 16]) -> [u8; 32] + Send + Sync,
         host: &dyn Host,
     ) -> Result<Rotation, StoreError> {
-        let Presented { slot, digest, client } = presented;
+        let Presented { user_id, digest, client } = presented;
         let derive = &derive;
         let operation = move |database: Database| async move {
-            let user_id = {
-                let mut read = database.read_slot(slot).await?;
-                match find(&mut read, digest).await? {
-                    Some((session, _, _)) => session.user_id,
-                    None => return Ok(Rotation::Refused(RefreshRefusal::Unknown)),
-                }
-            };
-            let mut write = database.write_user(&user_id).await?;
-            // Again, now that nobody else can change it.
-            let Some((session, leaf, nonce)) = find(&mut write, digest).await? else {
+            let mut write = database.write_user(user_id).await?;
+            // Again, now that nobody else can change it; and it must be this user's, whose lock that is.
+            let found = find(&mut write, digest).await?.filter(|(session, ..)| session.user_id == user_id);
+            let Some((session, leaf, nonce)) = found else {
                 return Ok(Rotation::Refused(RefreshRefusal::Unknown));
             };
             let began_before = exchange.cut_off.began_before;
@@ -134,28 +129,26 @@ impl Store {
                 }
                 Verdict::Rotate | Verdict::Repeat => {}
             }
-            let user = user_in(&mut write, &user_id).await?.filter(|user| !user.user.disabled);
+            let user = user_in(&mut write, user_id).await?.filter(|user| !user.user.disabled);
             let Some(user) = user else { return Ok(Rotation::Refused(RefreshRefusal::User)) };
             if exchange.version.is_some_and(|version| version != user.version) {
                 return Err(StoreError::Changed);
             }
             let dates =
                 StartedSession::dated(exchange.asked_at, exchange.cut_off.issued_before, exchange.life);
+            let mut generation = signed(session.generation);
             if verdict == Verdict::Rotate {
-                let child = NewLeaf {
-                    generation: signed(session.generation).saturating_add(1),
-                    digest: derive(&nonce),
-                    nonce: exchange.nonce,
-                };
+                generation = generation.saturating_add(1);
+                let child = NewLeaf { generation, digest: derive(&nonce), nonce: exchange.nonce };
                 exchange_leaf(&mut write, &session, digest, child, host).await?;
             }
-            touch(&mut write, &session, dates, exchange.idle_seconds).await?;
+            touch(&mut write, &session, generation, dates, exchange.idle_seconds).await?;
             host.reached("rotate.before_commit");
             write.commit().await?;
             host.reached("rotate.committed");
             Ok(Rotation::Child { session, nonce, dates })
         };
-        self.shards.on_slot(slot, operation).await
+        self.shards.on_slot(slot_of(user_id), operation).await
     }
 }
 
@@ -201,24 +194,20 @@ async fn exchange_leaf(
     host.reached("rotate.parent_marked");
     insert_leaf(write, &session.id, child, now.seconds()).await?;
     host.reached("rotate.child_written");
-    sqlx::query("UPDATE sessions SET generation = $1 WHERE id = $2")
-        .bind(child.generation)
-        .bind(&session.id)
-        .execute(&mut **write)
-        .await?;
     Ok(())
 }
 
-/// Notes that the session was used.
+/// Notes that the session was used, and which generation of its tokens is the current one.
 async fn touch(
     write: &mut Tx,
     session: &SessionRecord,
+    generation: i64,
     dates: StartedSession,
     idle_seconds: u64,
 ) -> Result<(), StoreError> {
     let now: UnixSeconds = dates.issued_at;
     sqlx::query(
-        "UPDATE sessions SET last_used_at = $1, \
+        "UPDATE sessions SET generation = $5, last_used_at = $1, \
          last_issued_at = CASE WHEN last_issued_at > $1 THEN last_issued_at ELSE $1 END, \
          token_until = CASE WHEN token_until > $2 THEN token_until ELSE $2 END, idle_until = $3 WHERE id = $4",
     )
@@ -226,6 +215,7 @@ async fn touch(
     .bind(signed(dates.expires_at.0))
     .bind(signed(now.plus(idle_seconds).0))
     .bind(&session.id)
+    .bind(generation)
     .execute(&mut **write)
     .await?;
     Ok(())

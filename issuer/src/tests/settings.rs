@@ -43,6 +43,14 @@ fn flags_win_over_environment_over_file_over_defaults() {
 }
 
 #[test]
+fn a_file_that_is_no_toml_is_refused_by_its_line_and_not_by_what_is_in_it() {
+    let file = "audience = \"orders\"\n[database]\nurl = postgres://tollgate:satchel@db/tollgate\n";
+    let syntax = fault(Some(file), &[], &Flags::default());
+    assert!(syntax.contains("issuer.toml:3: not valid TOML"), "{syntax}");
+    assert!(!syntax.contains("satchel"), "{syntax}");
+}
+
+#[test]
 fn a_faulty_setting_is_named_with_the_place_it_was_written_in() {
     let none = Flags::default();
     let unknown = fault(Some("[token]\nlifetime = 5\n"), &[], &none);

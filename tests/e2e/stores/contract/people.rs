@@ -3,6 +3,7 @@
 use tollgate_issuer::clock::random;
 use tollgate_issuer::credential::new_id;
 use tollgate_issuer::refresh::RefreshToken;
+use tollgate_issuer::session::RefreshRefusal;
 use tollgate_issuer::store::{
     CutOff, CutOffKeys, Exchange, NewSession, NewUser, Presented, Rotation, Store, TokenLife, User,
     UserChange, slot_of,
@@ -103,7 +104,9 @@ pub(crate) async fn rotate_as(
     let (grace_ms, idle_seconds, life) = (GRACE_SECONDS * 1000, IDLE_SECONDS, LIFE);
     let exchange =
         Exchange { grace_ms, idle_seconds, life, cut_off, asked_at: backend.now(), version: None, nonce };
-    let presented = Presented { slot: token.slot(), digest: token.digest(), client };
+    let known = store.refresh_token(token.slot(), token.digest()).await.unwrap();
+    let Some(known) = known else { return Rotation::Refused(RefreshRefusal::Unknown) };
+    let presented = Presented { user_id: &known.session.user_id, digest: token.digest(), client };
     store.rotate(presented, exchange, |nonce| child_digest(token, nonce), host).await.unwrap()
 }
 

@@ -77,7 +77,9 @@ impl Exchanging {
             version: None,
             nonce: random::<16>(&*host).unwrap(),
         };
-        let presented = Presented { slot: token.slot(), digest: token.digest(), client: "first-party" };
+        let known = store.refresh_token(token.slot(), token.digest()).await.unwrap().unwrap();
+        let user_id = known.session.user_id.as_str();
+        let presented = Presented { user_id, digest: token.digest(), client: "first-party" };
         let derive = |nonce: &[u8; 16]| child_digest(&token, nonce);
         match store.rotate(presented, exchange, derive, &*host).await.unwrap() {
             Rotation::Child { nonce, .. } => child_digest(&token, &nonce),
