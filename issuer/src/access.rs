@@ -3,6 +3,7 @@
 //! *What comes in:* the `Authorization` header, chosen by anyone. *What goes out:* the caller, in the request's
 //! extensions, or a refusal. *What an attacker gains if this is wrong:* whatever the route does.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{MatchedPath, Request, State};
@@ -14,10 +15,11 @@ use tollgate_shared::token::RustCrypto;
 
 use crate::admin::Actor;
 use crate::app::App;
-use crate::audit::{Action, AuditEvent, AuditOutcome};
+use crate::audit::{Action, AuditOutcome};
 use crate::client::Client;
 use crate::credential::{CredentialKind, Presented};
 use crate::error::{Refusal, defect};
+use crate::network::Peer;
 use crate::oauth::assertion::UsedAssertion;
 use crate::oauth::client_auth::{AssertionUse, PresentedClient, VerifiedClient};
 use crate::oauth::error::OAuthError;
@@ -26,6 +28,8 @@ use crate::permission::Permission;
 use crate::store::{EdgeSeen, StoredCredential};
 use crate::tokens::OwnToken;
 
+/// Where people log in.
+pub(crate) const LOGIN_PATH: &str = "/v1/login";
 /// Where tokens are issued to clients.
 pub(crate) const TOKEN_PATH: &str = "/oauth2/token";
 /// Where tokens are asked about.
@@ -48,13 +52,18 @@ pub enum Access {
 
 /// The operator who calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Operator(pub String);
+pub struct Operator {
+    /// Who.
+    pub name: String,
+    /// From where.
+    pub address: IpAddr,
+}
 
 impl Operator {
     /// As who acts.
     #[must_use]
     pub fn actor(&self) -> Actor {
-        Actor::operator(&self.0)
+        Actor::operator(&self.name).at(self.address)
     }
 }
 
@@ -69,6 +78,16 @@ pub struct Person {
     pub id: String,
     /// `sid`
     pub session: String,
+    /// From where.
+    pub address: IpAddr,
+}
+
+impl Person {
+    /// As who acts.
+    #[must_use]
+    pub fn actor(&self) -> Actor {
+        Actor::user(&self.id).at(self.address)
+    }
 }
 
 /// Who calls an OAuth endpoint, and the form that came along.
@@ -76,6 +95,8 @@ pub struct Person {
 pub struct OAuthCall {
     /// Who.
     pub caller: Caller,
+    /// As who acts.
+    pub actor: Actor,
     /// The form.
     pub form: Form,
 }
@@ -84,20 +105,9 @@ pub struct OAuthCall {
 #[derive(Debug, Clone)]
 pub enum Caller {
     /// An operator: may do with any token what its holder may.
-    Operator(String),
+    Operator,
     /// A client that proved who it is, or that has nothing to prove.
     Client(Arc<Client>),
-}
-
-impl Caller {
-    /// Who it is, in the audit log.
-    #[must_use]
-    pub fn name(&self) -> String {
-        match self {
-            Self::Operator(name) => format!("operator {name}"),
-            Self::Client(client) => format!("client {}", client.id.as_str()),
-        }
-    }
 }
 
 /// What the check of a route needs.
@@ -112,10 +122,9 @@ pub(crate) async fn check(State(gate): State<Gate>, mut request: Request, next: 
     let Gate { app, access } = gate;
     match access {
         Access::Public => {}
-        Access::Operator(permission) => match operator(&app, Asked::of(&request), permission).await {
+        Access::Operator(permission) => match operator(&app, Asked::of(&app, &request), permission).await {
             Ok(operator) => {
                 request.extensions_mut().insert(operator);
-                return to_the_end(request, next).await;
             }
             Err(refusal) => return refusal.into_response(),
         },
@@ -132,26 +141,29 @@ pub(crate) async fn check(State(gate): State<Gate>, mut request: Request, next: 
             Ok(checked) => request = checked,
             Err(error) => return error.into_response(),
         },
-        Access::User => match app.person(request.headers()).await {
+        Access::User => match app.person(&Asked::of(&app, &request)).await {
             Ok(person) => {
                 request.extensions_mut().insert(person);
             }
             Err(refusal) => return refusal.into_response(),
         },
     }
-    next.run(request).await
+    to_the_end(request, next).await
 }
 
-/// What is asked for, and with which headers.
+/// What is asked for, from where, and with which headers.
 struct Asked {
     headers: HeaderMap,
     route: String,
+    address: IpAddr,
 }
 
 impl Asked {
-    fn of(request: &Request) -> Self {
+    fn of(app: &App, request: &Request) -> Self {
         let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str).unwrap_or_default();
-        Self { headers: request.headers().clone(), route: format!("{} {path}", request.method()) }
+        let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer::NONE);
+        let address = app.settings.trusted_proxies.client(peer, request.headers());
+        Self { headers: request.headers().clone(), route: format!("{} {path}", request.method()), address }
     }
 }
 
@@ -159,17 +171,19 @@ impl Asked {
 async fn operator(app: &App, asked: Asked, permission: Permission) -> Result<Operator, Refusal> {
     let presented = app.presented(&asked.headers).await?;
     let (kind, StoredCredential { name, digest: _, permissions }) = presented;
+    let address = asked.address;
     let (actor, refusal) = match kind {
-        CredentialKind::Operator if permissions.allow(permission) => return Ok(Operator(name)),
-        CredentialKind::Operator => (format!("operator {name}"), Refusal::Permission),
-        CredentialKind::Edge => (format!("edge {name}"), Refusal::CredentialKind),
+        CredentialKind::Operator if permissions.allow(permission) => return Ok(Operator { name, address }),
+        CredentialKind::Operator => (Actor::operator(&name), Refusal::Permission),
+        CredentialKind::Edge => (Actor::edge(&name), Refusal::CredentialKind),
     };
-    let event = AuditEvent::done(&actor, Action::Access, &asked.route).ended(AuditOutcome::Refused);
+    let event = actor.at(address).event(Action::Access, &asked.route).ended(AuditOutcome::Refused);
     app.store.add_audit(&[event.saying(&format!("lacks {}", permission.name()))], &*app.host).await?;
     Err(refusal)
 }
 
-/// The answer to what an operator orders. Once begun it is carried out, and written down, also when the operator is gone.
+/// The answer. What changes something is carried out once it has begun, and written down, also when who asked for it is gone:
+/// or whoever hangs up at the right moment would leave no trace.
 async fn to_the_end(request: Request, next: Next) -> Response {
     if request.method() == Method::GET {
         return next.run(request).await;
@@ -185,20 +199,25 @@ async fn oauth_client(app: &App, request: Request) -> Result<Request, OAuthError
         INTROSPECTION_PATH => Permission::UsersRead,
         _ => Permission::RevocationsWrite,
     };
-    let asked = Asked::of(&request);
+    let asked = Asked::of(app, &request);
+    let address = asked.address;
     let (parts, body) = request.into_parts();
     // A header that is there must be right: falling back to the form would hide a mistake.
     let operator = match bearer(&parts.headers) {
-        Some(_) => Some(operator(app, asked, permission).await?.0),
+        Some(_) => Some(operator(app, asked, permission).await?),
         None => None,
     };
     let form = Form::read(&parts.headers, body).await?;
-    let caller = match operator {
-        Some(name) => Caller::Operator(name),
-        None => Caller::Client(app.oauth_client(&parts.headers, &form, parts.uri.path()).await?),
+    let (caller, actor) = match operator {
+        Some(operator) => (Caller::Operator, operator.actor()),
+        None => {
+            let client = app.oauth_client(&parts.headers, &form, parts.uri.path()).await?;
+            let actor = Actor::client(client.id.as_str()).at(address);
+            (Caller::Client(client), actor)
+        }
     };
     let mut request = Request::from_parts(parts, axum::body::Body::empty());
-    request.extensions_mut().insert(OAuthCall { caller, form });
+    request.extensions_mut().insert(OAuthCall { caller, actor, form });
     Ok(request)
 }
 
@@ -219,8 +238,8 @@ impl App {
         Ok((presented.kind, in_force))
     }
 
-    /// The client that a request to an OAuth endpoint is of, once it proved that.
-    async fn oauth_client(
+    /// The client that a request to this path is of, once it proved that.
+    pub(crate) async fn oauth_client(
         &self,
         headers: &HeaderMap,
         form: &Form,
@@ -228,7 +247,7 @@ impl App {
     ) -> Result<Arc<Client>, OAuthError> {
         let presented = PresentedClient::read(headers, form)?;
         // What is issued outlives a cache.
-        let known = if path == TOKEN_PATH {
+        let known = if [TOKEN_PATH, LOGIN_PATH].contains(&path) {
             self.confirmed_client(presented.id().as_str()).await
         } else {
             self.cached_client(presented.id().as_str()).await
@@ -246,8 +265,9 @@ impl App {
             }
         };
         let client = client.client();
+        // May be old by as much as a cache is: who issues something asks the database, with the cut-offs.
         if let Some(tenant) = &client.tenant
-            && self.is_tenant_disabled(tenant).await.map_err(Refusal::from)?
+            && self.cached_tenant(tenant).await.map_err(Refusal::from)?.is_some_and(|tenant| tenant.disabled)
         {
             return Err(OAuthError::InvalidClient(presented.attempt()));
         }
@@ -255,12 +275,12 @@ impl App {
     }
 
     /// The person whose access token a request carries.
-    async fn person(&self, headers: &HeaderMap) -> Result<Person, Refusal> {
-        let token = bearer(headers).ok_or(Refusal::Credential)?;
+    async fn person(&self, asked: &Asked) -> Result<Person, Refusal> {
+        let token = bearer(&asked.headers).ok_or(Refusal::Credential)?;
         let OwnToken { claims, .. } = self.live_token(token).await?.ok_or(Refusal::Credential)?;
         // A client's own token is of nobody who could have sessions.
         let session = claims.session.as_ref().ok_or(Refusal::CredentialKind)?.to_string();
-        Ok(Person { id: claims.subject.to_string(), session })
+        Ok(Person { id: claims.subject.to_string(), session, address: asked.address })
     }
 
     /// Remembers that an edge was here, and what it had.

@@ -10,6 +10,8 @@ mod rights;
 mod shard;
 mod user;
 
+use std::net::IpAddr;
+
 use tollgate_shared::id::ID_BYTES_MAX;
 
 use crate::app::App;
@@ -33,27 +35,64 @@ pub const REASON_BYTES_MAX: usize = 1000;
 /// How often a change that names no version is tried again when somebody else changed the same meanwhile.
 const TRIES_MAX: u32 = 8;
 
-/// Who orders.
+/// Who does something, and from where.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Actor(String);
+pub struct Actor {
+    name: String,
+    address: Option<IpAddr>,
+}
 
 impl Actor {
     /// The operator of this name, through the API.
     #[must_use]
     pub fn operator(name: &str) -> Self {
-        Self(format!("operator {name}"))
+        Self::named(format!("operator {name}"))
+    }
+
+    /// The user of this id.
+    #[must_use]
+    pub fn user(id: &str) -> Self {
+        Self::named(format!("user {id}"))
+    }
+
+    /// The client of this id.
+    #[must_use]
+    pub fn client(id: &str) -> Self {
+        Self::named(format!("client {id}"))
+    }
+
+    /// The edge of this id.
+    #[must_use]
+    pub fn edge(id: &str) -> Self {
+        Self::named(format!("edge {id}"))
     }
 
     /// Whoever may run commands on the machine.
     #[must_use]
     pub fn command_line() -> Self {
-        Self("command line".to_owned())
+        Self::named("command line".to_owned())
+    }
+
+    fn named(name: String) -> Self {
+        Self { name, address: None }
+    }
+
+    /// The same, from there.
+    #[must_use]
+    pub fn at(self, address: IpAddr) -> Self {
+        Self { address: Some(address), ..self }
     }
 
     /// The name in the audit log and the feed's log.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.name
+    }
+
+    /// What the audit log says when this was done.
+    #[must_use]
+    pub fn event(&self, action: Action, target: &str) -> AuditEvent {
+        AuditEvent::done(&self.name, action, target).from_address(self.address)
     }
 }
 
@@ -170,7 +209,7 @@ impl App {
     ) -> Result<T, OrderError> {
         let Entry { actor, action, target, detail } = entry;
         let result = order.await;
-        let event = AuditEvent::done(actor.as_str(), action, target);
+        let event = actor.event(action, target);
         let event = match &result {
             Ok(_) => event.saying(&detail),
             Err(error) => {

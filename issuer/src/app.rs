@@ -12,7 +12,7 @@ use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use tokio::sync::watch;
 
-use crate::access::{Access, Gate, TOKEN_PATH, check};
+use crate::access::{Access, Gate, LOGIN_PATH, TOKEN_PATH, check};
 use crate::cache::Cache;
 use crate::clock::Host;
 use crate::config::Settings;
@@ -107,7 +107,7 @@ fn table(metrics: Access) -> Vec<Route> {
         RolesWrite, ShardsRead, TenantsRead, TenantsWrite, UsersRead, UsersWrite,
     };
     vec![
-        route(Method::POST,   "/v1/login",                              Public,      login::login),
+        route(Method::POST,   LOGIN_PATH,                               Public,      login::login),
         route(Method::POST,   "/v1/logout",                             User,        sessions::logout),
         route(Method::POST,   "/v1/logout-all",                         User,        sessions::logout_all),
         route(Method::GET,    "/v1/sessions",                           User,        sessions::list),

@@ -3,24 +3,9 @@
 use crate::app::App;
 use crate::client::Client;
 use crate::oauth::scope::Scopes;
+use crate::oauth::token_response::TokenResponse;
 use crate::sessions::{SessionError, TokenFacts, lives_for};
 use crate::store::{CutOffKeys, StartedSession, TokenLife};
-
-/// A client's own token.
-pub struct ClientToken {
-    /// The token.
-    pub access_token: String,
-    /// How long it lives, in seconds.
-    pub expires_in: u64,
-    /// What it is good for.
-    pub scope: Scopes,
-}
-
-impl std::fmt::Debug for ClientToken {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("ClientToken").field("scope", &self.scope).finish_non_exhaustive()
-    }
-}
 
 impl App {
     /// A token for a client itself (RFC 6749 section 4.4).
@@ -31,11 +16,9 @@ impl App {
         &self,
         client: &Client,
         scope: Option<&str>,
-    ) -> Result<ClientToken, SessionError> {
+    ) -> Result<TokenResponse, SessionError> {
         let id = client.id.as_str();
-        let mut held = client.scopes.clone();
-        held.extend(self.role_permissions(&client.roles).await?);
-        let scope = Scopes::granted(scope, &held)?;
+        let scope = Scopes::granted(scope, &self.held_scopes(&client.scopes, &client.roles).await?)?;
         let keys = CutOffKeys {
             subject: id,
             client: id,
@@ -46,6 +29,9 @@ impl App {
         // Before the cut-offs are read: what is cut off after this instant covers the token.
         let asked_at = self.host.seconds();
         let cut_off = self.store.cut_off(keys).await?;
+        if cut_off.is_disabled {
+            return Err(SessionError::Disabled);
+        }
         let taken = self.indices.next().await?;
         let life = TokenLife { seconds: self.lifetime_seconds()?, expires_at_max: taken.expires_at_max };
         let dates = StartedSession::dated(asked_at, cut_off.issued_before, life);
@@ -59,6 +45,6 @@ impl App {
             session: None,
         };
         let access_token = self.access_token(facts, dates, taken)?;
-        Ok(ClientToken { access_token, expires_in: lives_for(dates), scope })
+        Ok(TokenResponse { access_token, expires_in: lives_for(dates), scope, refresh_token: None })
     }
 }

@@ -177,6 +177,7 @@ impl From<StoreError> for Refusal {
             | StoreError::Timeout
             | StoreError::Unreachable
             | StoreError::Moving
+            | StoreError::Contended
             | StoreError::NoBlocks => {
                 tracing::error!(%error, "store failed");
                 Self::Unavailable

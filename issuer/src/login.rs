@@ -4,7 +4,8 @@
 //! attacker gains if this is wrong:* accounts, a list of who has one, or the means to lock others out.
 //!
 //! Unknown, wrong, locked and disabled take the same steps: the same look-ups, one hash, the same counters, one line in the
-//! audit log. Only who is let in sees anything else.
+//! audit log. Whether a right password would be of any use is decided before it is hashed, so that whoever guesses at a
+//! locked or disabled account learns nothing from a right guess. Only who is let in sees anything else.
 
 use std::net::IpAddr;
 
@@ -12,25 +13,26 @@ use zeroize::Zeroizing;
 
 use crate::app::App;
 use crate::audit::{Action, AuditEvent, AuditOutcome};
-use crate::client::Grant;
+use crate::client::{Client, Grant};
 use crate::clock::EntropyError;
 use crate::oauth::scope::{ScopeError, Scopes};
-use crate::password::{Password, PasswordError, Rehash, StoredHash, Verdict};
-use crate::sessions::{SessionError, SessionStart, SessionTokens, TRIES_MAX, device_digest};
-use crate::store::{NOBODY, StoreError, User, UserRecord};
+use crate::oauth::token_response::TokenResponse;
+use crate::password::{Password, PasswordError, Rehash, Standing, StoredHash, Verdict};
+use crate::sessions::{SessionError, SessionStart, TRIES_MAX, device_digest};
+use crate::store::{StoreError, User, UserRecord, decoy_id};
 use crate::throttle::{Admission, Alarm, Outcome, TooMany};
 
 /// What a login asks for, checked for length.
 #[derive(Debug)]
-pub struct LoginRequest {
+pub struct LoginRequest<'r> {
     /// From where.
     pub address: IpAddr,
     /// Who.
     pub username: String,
     /// The proof.
     pub password: Password,
-    /// To which client the token goes.
-    pub client: String,
+    /// To which client the token goes. It has proved who it is, if it can.
+    pub client: &'r Client,
     /// What the token shall be good for; everything the user may when `None`.
     pub scope: Option<String>,
     /// What the client calls its device.
@@ -42,7 +44,7 @@ pub struct LoginRequest {
 /// The tokens of a session that just began, and whom they are for.
 pub struct Login {
     /// The tokens.
-    pub tokens: SessionTokens,
+    pub tokens: TokenResponse,
     /// What the device is known by from now on.
     pub device_token: Zeroizing<String>,
     /// Whom the tokens speak for.
@@ -64,8 +66,8 @@ pub enum LoginError {
     /// There were too many attempts from there, or in all.
     #[error("too many attempts")]
     TooMany(TooMany),
-    /// There is no such client, or people cannot log in to it.
-    #[error("client is unknown or has no logins")]
+    /// People cannot log in to this client.
+    #[error("client has no logins")]
     Client,
     /// The user may not have one of the scopes.
     #[error(transparent)]
@@ -89,29 +91,33 @@ impl App {
     ///
     /// # Errors
     /// See [`LoginError`].
-    pub async fn log_in(&self, request: LoginRequest) -> Result<Login, LoginError> {
-        self.must_have_logins(&request.client).await?;
+    pub async fn log_in(&self, request: LoginRequest<'_>) -> Result<Login, LoginError> {
+        if !request.client.grants.has(Grant::Login) {
+            return Err(LoginError::Client);
+        }
         let approach = self.throttle.approach(request.address, &request.username).await;
         let approach = approach.map_err(LoginError::TooMany)?;
         let found = self.store.user_named(&request.username).await?;
-        let id = found.as_ref().map_or(NOBODY, |found| &found.user.id);
-        let device = match &request.device_token {
-            Some(token) => {
-                let digest = device_digest(token);
-                self.store.knows_device(id, digest).await?.then_some(digest)
+        let id = found.as_ref().map_or_else(|| decoy_id(&request.username), |found| found.user.id.clone());
+        let mut request = request;
+        let mut device = None;
+        if let Some(token) = request.device_token.take() {
+            let digest = device_digest(&token);
+            if self.store.knows_device(&id, digest).await? {
+                request.device_token = Some(token);
+                device = Some(digest);
             }
-            None => None,
-        };
-        let device = device.as_ref().map(<[u8; 32]>::as_slice);
-        let (pass, locked) = match self.throttle.admit(approach, device).await {
-            Admission::Proceed(pass) => (pass, false),
-            Admission::Locked(pass) => (pass, true),
-            Admission::TooMany(refused) => return Err(LoginError::TooMany(refused)),
-        };
+        }
+        let (pass, standing) =
+            match self.throttle.admit(approach, device.as_ref().map(<[u8; 32]>::as_slice)).await {
+                Admission::Proceed(pass) => (pass, Standing::Open),
+                Admission::Locked(pass) => (pass, Standing::Refused),
+                Admission::TooMany(refused) => return Err(LoginError::TooMany(refused)),
+            };
         // A name that nobody has may be a password that was typed one field too early, and the audit log forgets nothing.
         let target = found.as_ref().map(|found| found.user.username.clone());
         let address = request.address;
-        let result = self.checked(request, found, locked).await;
+        let result = self.checked(request, found, standing).await;
         let outcome = match &result {
             // The password was right, whatever else was asked for wrongly.
             Ok(_) | Err(LoginError::Scope(_)) => Outcome::Succeeded,
@@ -133,25 +139,23 @@ impl App {
     /// Everything from the password on.
     async fn checked(
         &self,
-        request: LoginRequest,
+        request: LoginRequest<'_>,
         found: Option<UserRecord>,
-        locked: bool,
+        standing: Standing,
     ) -> Result<Login, LoginError> {
-        let LoginRequest { password, client, scope, device, address, .. } = request;
+        let LoginRequest { password, client, scope, device, device_token, address, .. } = request;
+        // Looked for whoever it is, and before the hash, so that the time tells nothing of either.
+        let tenant = found.as_ref().and_then(|found| found.user.tenant.as_deref()).unwrap_or_default();
+        let tenant_disabled = self.is_tenant_disabled(tenant).await?;
+        let user_disabled = found.as_ref().is_none_or(|found| found.user.disabled);
+        let standing = if tenant_disabled || user_disabled { Standing::Refused } else { standing };
         let stored = found.as_ref().and_then(|found| {
             let parsed = StoredHash::parse(&found.password_hash);
             // Whoever's it is gets the answer of a user that does not exist, after the same work.
             parsed.inspect_err(|error| tracing::error!(%error, "a stored password hash")).ok()
         });
-        let verified = self.passwords.verify(&password, stored).await?;
-        let right = verified.right == Verdict::Right && !locked;
-        // Only now, after the same work for everybody.
-        let found = found.filter(|found| right && !found.user.disabled).ok_or(LoginError::Refused)?;
-        if let Some(tenant) = &found.user.tenant
-            && self.is_tenant_disabled(tenant).await?
-        {
-            return Err(LoginError::Refused);
-        }
+        let verified = self.passwords.verify(&password, stored, standing).await?;
+        let found = found.filter(|_| verified.right == Verdict::Right).ok_or(LoginError::Refused)?;
         if verified.needs_rehash == Rehash::Needed {
             self.rehash(&found, &password).await?;
         }
@@ -159,14 +163,14 @@ impl App {
         let mut known = found;
         for _ in 0..TRIES_MAX {
             let UserRecord { user, version, .. } = known;
-            let scope = Scopes::granted(scope.as_deref(), &self.scopes_of(&user).await?)?.to_string();
-            let (client, device) = (client.as_str(), device.as_deref());
+            let scope = Scopes::granted(scope.as_deref(), &self.scopes_of(&user).await?)?;
             let start = SessionStart {
                 user: &user,
                 password_changed_at,
                 version,
                 client,
-                device,
+                device: device.as_deref(),
+                device_token: device_token.clone(),
                 scope,
                 address: Some(address),
             };
@@ -180,25 +184,18 @@ impl App {
             }
             known = self.store.user(&user.id).await?.ok_or(LoginError::Refused)?;
         }
-        Err(LoginError::Store(StoreError::Changed))
+        Err(LoginError::Store(StoreError::Contended))
     }
 
-    async fn must_have_logins(&self, client: &str) -> Result<(), LoginError> {
-        let known = self.confirmed_client(client).await?;
-        let known = known.filter(|client| !client.disabled && client.grants.has(Grant::Login));
-        let Some(client) = known else { return Err(LoginError::Client) };
-        match &client.tenant {
-            Some(tenant) if self.is_tenant_disabled(tenant).await? => Err(LoginError::Client),
-            Some(_) | None => Ok(()),
-        }
-    }
-
-    /// Hashes a password again that was right, by the parameters of now. One of all replicas does, once; for the others
-    /// the old hash is as good for now.
+    /// Hashes a password again that was right, by the parameters of now. One of all replicas does, once; for the others,
+    /// and while there is more to hash than can be, the old hash is as good for now.
     async fn rehash(&self, found: &UserRecord, password: &Password) -> Result<(), LoginError> {
         let UserRecord { user, password_hash, .. } = found;
         if self.store.claim_rehash(&user.id, password_hash, self.host.seconds()).await? {
-            let better = self.passwords.rehash(password).await?;
+            let better = match self.passwords.rehash(password).await {
+                Err(PasswordError::Busy) => return Ok(()),
+                better => better?,
+            };
             self.store.rehash(&user.id, password_hash, &better).await?;
             let event = AuditEvent::done("issuer", Action::PasswordRehash, &user.id);
             self.audit(event).await?;

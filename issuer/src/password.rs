@@ -18,7 +18,7 @@ use unicode_normalization::UnicodeNormalization;
 use zeroize::Zeroizing;
 
 pub use blocked::PasswordContext;
-pub use pool::{PasswordError, PasswordPool, PoolLoad, Rehash, Verdict, Verified};
+pub use pool::{PasswordError, PasswordPool, PoolLoad, Rehash, Standing, Verdict, Verified};
 pub use stored::{StoredHash, StoredHashError};
 
 /// Shorter passwords are refused (NIST SP 800-63B), in bytes.

@@ -7,16 +7,19 @@ use tollgate_shared::time::UnixSeconds;
 use tollgate_shared::token::{AccessToken, IssueError, IssuedStatus};
 use zeroize::Zeroizing;
 
+use crate::admin::Actor;
 use crate::app::App;
 use crate::audit::{Action, AuditEvent, AuditOutcome};
+use crate::client::{Client, Grant};
 use crate::clock::{EntropyError, random, random_below};
 use crate::credential::new_id;
 use crate::oauth::scope::{ScopeError, Scopes};
+use crate::oauth::token_response::TokenResponse;
 use crate::refresh::RefreshToken;
 use crate::session::{Attempt, RefreshRefusal, Verdict, judge};
 use crate::status::TakenIndex;
 use crate::store::{
-    CutOffKeys, EndReason, Exchange, KnownRefresh, NewSession, Presented, Rotation, StartedSession,
+    CutOff, CutOffKeys, EndReason, Exchange, KnownRefresh, NewSession, Presented, Rotation, StartedSession,
     StoreError, TokenLife, User, UserRecord, slot_of,
 };
 
@@ -35,31 +38,15 @@ pub struct SessionStart<'s> {
     /// The version of the user that the scope is of.
     pub version: u64,
     /// To which client the tokens go.
-    pub client: &'s str,
+    pub client: &'s Client,
     /// What the client calls its device.
     pub device: Option<&'s str>,
+    /// What the device is known by, if it is known; it gets something to be known by otherwise.
+    pub device_token: Option<Zeroizing<String>>,
     /// What the tokens shall be good for.
-    pub scope: String,
+    pub scope: Scopes,
     /// From where the user logged in.
     pub address: Option<std::net::IpAddr>,
-}
-
-/// An access token, and a refresh token to ask for the next one.
-pub struct SessionTokens {
-    /// The access token.
-    pub access_token: String,
-    /// How long it lives, in seconds.
-    pub expires_in: u64,
-    /// What it is good for.
-    pub scope: String,
-    /// The refresh token.
-    pub refresh_token: Zeroizing<String>,
-}
-
-impl std::fmt::Debug for SessionTokens {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("SessionTokens").field("scope", &self.scope).finish_non_exhaustive()
-    }
 }
 
 /// Why there are no tokens.
@@ -76,6 +63,9 @@ pub enum SessionError {
         /// The session that was ended.
         session: String,
     },
+    /// The client or its tenant was disabled in the meantime.
+    #[error("client or tenant is disabled")]
+    Disabled,
     /// The scope cannot be had, or is none.
     #[error(transparent)]
     Scope(#[from] ScopeError),
@@ -111,30 +101,43 @@ impl App {
     /// # Errors
     /// [`StoreError`].
     pub async fn scopes_of(&self, user: &User) -> Result<Vec<String>, StoreError> {
-        let mut scopes = user.scopes.clone();
-        for scope in self.role_permissions(&user.roles).await? {
-            if !scopes.contains(&scope) {
-                scopes.push(scope);
-            }
-        }
-        Ok(scopes)
+        self.held_scopes(&user.scopes, &user.roles).await
     }
 
-    /// Starts a session; `None` when the user was disabled, removed or given another password in the meantime. The second
-    /// text is what the device is known by from now on.
+    /// What somebody with these scopes and roles may ask for: each of the scopes, and what the roles permit besides.
+    pub(crate) async fn held_scopes(
+        &self,
+        scopes: &[String],
+        roles: &[String],
+    ) -> Result<Vec<String>, StoreError> {
+        let mut held = scopes.to_vec();
+        let permitted = self.role_permissions(roles).await?;
+        held.extend(permitted.into_iter().filter(|scope| !scopes.contains(scope)));
+        Ok(held)
+    }
+
+    /// Starts a session; `None` when the user, tenant or client was disabled or removed, or the password changed, in the
+    /// meantime. The second text is what the device is known by from now on. A client that may not refresh gets nothing to
+    /// refresh with.
     ///
     /// # Errors
     /// See [`SessionError`].
     pub async fn start_session(
         &self,
         start: SessionStart<'_>,
-    ) -> Result<Option<(SessionTokens, Zeroizing<String>)>, SessionError> {
-        let SessionStart { user, password_changed_at, version, client, device, scope, address } = start;
+    ) -> Result<Option<(TokenResponse, Zeroizing<String>)>, SessionError> {
+        let SessionStart { user, password_changed_at, version, client, device, device_token, scope, address } =
+            start;
         let address = address.map(|address| address.to_string());
         let id = new_id("s_", &*self.host)?;
         let refresh = RefreshToken::generate(slot_of(&user.id), &*self.host)?;
+        let refresh = client.grants.has(Grant::RefreshToken).then_some(refresh);
         let nonce = random::<16>(&*self.host)?;
-        let device_token = new_device_token(self)?;
+        let device_token = match device_token {
+            Some(known) => known,
+            None => new_device_token(self)?,
+        };
+        let (client, granted) = (client.id.as_str(), scope.to_string());
         let TakenIndex { index, expires_at_max } = self.indices.next().await?;
         let session = NewSession {
             id: &id,
@@ -144,12 +147,12 @@ impl App {
             tenant: user.tenant.as_deref(),
             client,
             device,
-            scope: &scope,
+            scope: &granted,
             issuer: self.settings.issuer.as_str(),
             life: TokenLife { seconds: self.lifetime_seconds()?, expires_at_max },
             idle_seconds: self.settings.session.idle_seconds,
             lasts_seconds: self.settings.session.lasts_seconds,
-            refresh: Some((refresh.digest(), nonce)),
+            refresh: refresh.as_ref().map(|refresh| (refresh.digest(), nonce)),
             address: address.as_deref(),
             remember_device: Some(device_digest(&device_token)),
         };
@@ -157,23 +160,20 @@ impl App {
         let facts = TokenFacts {
             subject: &user.id,
             client,
-            scope: &scope,
+            scope: &granted,
             roles: &user.roles,
             tenant: user.tenant.as_deref(),
             plan: &user.plan,
             session: Some(&id),
         };
         let access_token = self.access_token(facts, dates, TakenIndex { index, expires_at_max })?;
-        let tokens = SessionTokens {
-            access_token,
-            expires_in: lives_for(dates),
-            scope,
-            refresh_token: refresh.reveal(),
-        };
+        let refresh_token = refresh.as_ref().map(RefreshToken::reveal);
+        let tokens = TokenResponse { access_token, expires_in: lives_for(dates), scope, refresh_token };
         Ok(Some((tokens, device_token)))
     }
 
-    /// Exchanges a refresh token, for the client that was authenticated. `scope` narrows what the access token is good for.
+    /// Exchanges a refresh token, for the client that was authenticated, which is the actor. `scope` narrows what the access
+    /// token is good for.
     ///
     /// # Errors
     /// See [`SessionError`].
@@ -182,15 +182,16 @@ impl App {
         token: &RefreshToken,
         client: &str,
         scope: Option<&str>,
-    ) -> Result<SessionTokens, SessionError> {
+        actor: &Actor,
+    ) -> Result<TokenResponse, SessionError> {
         // A right that is given or taken at this very moment has the token made again.
-        for _ in 1..TRIES_MAX {
-            match self.refresh_once(token, client, scope).await {
+        for _ in 0..TRIES_MAX {
+            match self.refresh_once(token, client, scope, actor).await {
                 Err(SessionError::Store(StoreError::Changed)) => {}
                 result => return result,
             }
         }
-        self.refresh_once(token, client, scope).await
+        Err(SessionError::Store(StoreError::Contended))
     }
 
     async fn refresh_once(
@@ -198,10 +199,11 @@ impl App {
         token: &RefreshToken,
         client: &str,
         scope: Option<&str>,
-    ) -> Result<SessionTokens, SessionError> {
+        actor: &Actor,
+    ) -> Result<TokenResponse, SessionError> {
         let unknown = SessionError::Refused(RefreshRefusal::Unknown);
         // What can be refused without a change is refused first: it costs no index and no lock.
-        let KnownRefresh { session, user, .. } =
+        let KnownRefresh { session, leaf, user } =
             self.store.refresh_token(token.slot(), token.digest()).await?.ok_or(unknown)?;
         if session.client != client {
             return Err(SessionError::Refused(RefreshRefusal::OtherClient));
@@ -218,9 +220,18 @@ impl App {
         // Before the cut-offs are read: what is cut off after this instant covers the token.
         let asked_at = self.host.seconds();
         let cut_off = self.store.cut_off(keys).await?;
+        if cut_off.is_disabled {
+            return Err(SessionError::Refused(RefreshRefusal::User));
+        }
+        let grace_ms = self.settings.session.grace_seconds * 1000;
+        let (began_before, now) = (cut_off.began_before, self.host.now().wall);
+        let attempt = Attempt { client, began_before, grace_ms, now };
+        if let Verdict::Refuse(refusal) = judge(&session.family(), leaf, attempt) {
+            return Err(SessionError::Refused(refusal));
+        }
         let taken = self.indices.next().await?;
         let exchange = Exchange {
-            grace_ms: self.settings.session.grace_seconds * 1000,
+            grace_ms,
             idle_seconds: self.settings.session.idle_seconds,
             life: TokenLife { seconds: self.lifetime_seconds()?, expires_at_max: taken.expires_at_max },
             cut_off,
@@ -238,20 +249,19 @@ impl App {
                 let facts = TokenFacts {
                     subject: &user.id,
                     client,
-                    scope: &scope,
+                    scope: &scope.to_string(),
                     roles: &user.roles,
                     tenant: user.tenant.as_deref(),
                     plan: &user.plan,
                     session: Some(&session.id),
                 };
                 let access_token = self.access_token(facts, dates, taken)?;
-                let refresh_token = child.reveal();
-                Ok(SessionTokens { access_token, expires_in: lives_for(dates), scope, refresh_token })
+                let refresh_token = Some(child.reveal());
+                Ok(TokenResponse { access_token, expires_in: lives_for(dates), scope, refresh_token })
             }
             Rotation::Reused { session } => {
                 self.feed.publish_outbox().await?;
-                let actor = format!("client {client}");
-                let event = AuditEvent::done(&actor, Action::RefreshReuse, &session.user_id);
+                let event = actor.event(Action::RefreshReuse, &session.user_id);
                 self.audit(event.ended(AuditOutcome::Refused).saying(&session.id)).await?;
                 Err(SessionError::Reused { user_id: session.user_id, session: session.id })
             }
@@ -265,9 +275,9 @@ impl App {
         asked: Option<&str>,
         session_scope: &str,
         user: &User,
-    ) -> Result<String, SessionError> {
+    ) -> Result<Scopes, SessionError> {
         let asked = Scopes::parse(session_scope)?.narrowed(asked)?;
-        Ok(asked.still_held(&self.scopes_of(user).await?).to_string())
+        Ok(asked.still_held(&self.scopes_of(user).await?))
     }
 
     /// A refresh token that would be exchanged now, with its session.
@@ -286,11 +296,13 @@ impl App {
             issuer: self.settings.issuer.as_str(),
             session: Some(&session.id),
         };
-        let began_before = self.store.cut_off(keys).await?.began_before;
+        let CutOff { began_before, is_disabled, .. } = self.store.cut_off(keys).await?;
         let now = self.host.now().wall;
         let attempt = Attempt { client: &session.client, began_before, grace_ms: 0, now };
         // One that was exchanged is over, also while its grace lasts.
-        let live = leaf.rotated_at.is_none() && judge(&session.family(), *leaf, attempt) == Verdict::Rotate;
+        let live = !is_disabled
+            && leaf.rotated_at.is_none()
+            && judge(&session.family(), *leaf, attempt) == Verdict::Rotate;
         Ok(live.then_some(known))
     }
 
@@ -303,12 +315,12 @@ impl App {
         user_id: &str,
         session: &str,
         reason: EndReason,
-        actor: &str,
+        actor: &Actor,
     ) -> Result<(), StoreError> {
-        self.store.end_session(user_id, session, reason, actor, &*self.host).await?;
+        self.store.end_session(user_id, session, reason, actor.as_str(), &*self.host).await?;
         self.feed.publish_outbox().await?;
         let action = if reason == EndReason::Logout { Action::Logout } else { Action::SessionEnd };
-        self.audit(AuditEvent::done(actor, action, user_id).saying(session)).await
+        self.audit(actor.event(action, user_id).saying(session)).await
     }
 
     /// Ends every session of a user; when this returns, that is published.
@@ -319,12 +331,12 @@ impl App {
         &self,
         user_id: &str,
         reason: EndReason,
-        actor: &str,
+        actor: &Actor,
     ) -> Result<(), StoreError> {
-        self.store.end_sessions(user_id, reason, actor, &*self.host).await?;
+        self.store.end_sessions(user_id, reason, actor.as_str(), &*self.host).await?;
         self.feed.publish_outbox().await?;
         let action = if reason == EndReason::Logout { Action::Logout } else { Action::SessionEnd };
-        self.audit(AuditEvent::done(actor, action, user_id).saying("all")).await
+        self.audit(actor.event(action, user_id).saying("all")).await
     }
 
     /// Whether a tenant's users and clients are refused. One that does not exist refuses nobody.

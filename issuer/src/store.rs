@@ -51,7 +51,7 @@ pub use sessions::{EndReason, NewSession, SessionRecord, StartedSession, TokenLi
 pub use shard_move::SlotMove;
 pub use shards::slot_of;
 pub use signing_keys::KeyChange;
-pub use users::{NOBODY, NewUser, User, UserChange, UserRecord};
+pub use users::{NewUser, User, UserChange, UserRecord, decoy_id};
 
 use crate::breaker::BreakerState;
 use crate::clock::Host;
@@ -119,6 +119,9 @@ pub enum StoreError {
     /// It was changed since it was read.
     #[error("was changed in the meantime")]
     Changed,
+    /// Others changed it each time that it was tried.
+    #[error("was changed by others each time it was tried")]
+    Contended,
     /// All blocks of status indices are in use.
     #[error("no status indices left")]
     NoBlocks,

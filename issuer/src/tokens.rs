@@ -74,14 +74,13 @@ impl App {
         };
         let cut_off = self.store.cut_off(keys).await?;
         let issued_at = claims.issued_at.unwrap_or(UnixSeconds(0));
-        if cut_off.issued_before.is_some_and(|before| issued_at < before) {
+        if cut_off.is_disabled || cut_off.issued_before.is_some_and(|before| issued_at < before) {
             return Ok(None);
         }
-        if let Some(session) = &session {
-            let sessions = self.store.sessions_of(subject, self.host.seconds()).await?;
-            if !sessions.iter().any(|known| known.id == *session) {
-                return Ok(None);
-            }
+        if let Some(session) = &session
+            && !self.store.has_session(subject, session, self.host.seconds()).await?
+        {
+            return Ok(None);
         }
         Ok(Some(own))
     }

@@ -19,7 +19,7 @@ use zeroize::Zeroizing;
 use super::assertion::{AssertionFault, UntrustedAssertion, UsedAssertion};
 use super::error::{Attempt, OAuthError, RequestFault};
 use super::form::{Form, decoded};
-use crate::client::{Client, ClientAuthentication, ClientSecret, Grant, SECRETS_MAX, client_id};
+use crate::client::{Client, ClientAuthentication, ClientSecret, SECRETS_MAX, client_id};
 use crate::credential::SecretDigest;
 
 /// The longest Basic credential, in bytes of base64.
@@ -361,14 +361,6 @@ impl<'c> AuthenticatedClient<'c> {
     #[must_use]
     pub fn method(&self) -> ClientMethod {
         self.method
-    }
-
-    /// Whether it may get tokens in this way.
-    ///
-    /// # Errors
-    /// [`OAuthError::UnauthorizedClient`].
-    pub fn may_use(&self, grant: Grant) -> Result<(), OAuthError> {
-        if self.client.grants.has(grant) { Ok(()) } else { Err(OAuthError::UnauthorizedClient) }
     }
 }
 

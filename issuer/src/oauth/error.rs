@@ -74,8 +74,6 @@ pub enum OAuthError {
     UnsupportedGrantType,
     /// A scope that cannot be had, or is no scope.
     InvalidScope,
-    /// Tokens of this kind cannot be revoked.
-    UnsupportedTokenType,
     /// Too many requests of this client or address.
     TooManyRequests {
         /// When to come back.
@@ -121,7 +119,6 @@ impl OAuthError {
             Self::UnauthorizedClient => row(StatusCode::BAD_REQUEST, "unauthorized_client"),
             Self::UnsupportedGrantType => row(StatusCode::BAD_REQUEST, "unsupported_grant_type"),
             Self::InvalidScope => row(StatusCode::BAD_REQUEST, "invalid_scope"),
-            Self::UnsupportedTokenType => row(StatusCode::BAD_REQUEST, "unsupported_token_type"),
             Self::TooManyRequests { retry_after_seconds } => Row {
                 retry_after_seconds: Some(retry_after_seconds),
                 ..row(StatusCode::TOO_MANY_REQUESTS, "temporarily_unavailable")

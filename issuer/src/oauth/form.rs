@@ -66,6 +66,12 @@ impl Form {
         Ok(Self(parameters))
     }
 
+    /// The same of parameters that came in another shape.
+    #[must_use]
+    pub fn of(parameters: Vec<(String, Zeroizing<String>)>) -> Self {
+        Self(parameters)
+    }
+
     /// The value called `name`; one that is empty counts as absent (RFC 6749 section 3.2).
     #[must_use]
     pub fn value(&self, name: &str) -> Option<&str> {

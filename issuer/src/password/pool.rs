@@ -1,10 +1,11 @@
 //! Decides when a password is hashed: on threads of its own, a bounded number at once in bounded memory, with a bounded
 //! queue before it.
 //!
-//! **Equal work.** Without a hash, one is computed with the current parameters, for nothing. After a wrong password for
-//! a hash that may be cheaper than the current parameters, the same is done, so that no answer comes faster than that
-//! for a user that does not exist. What remains: until the first login, a wrong password for a user with a hash of
-//! another scheme or other parameters takes longer than for the others.
+//! **Equal work.** Without a hash, one is computed with the current parameters, for nothing. Whoever is refused after a
+//! hash that may be cheaper than the current parameters has the same done, so that no refusal comes faster than that for a
+//! user that does not exist, and none of a locked or disabled user tells by its time that the password was right. What
+//! remains: until the first login, a refusal of a user with a hash of another scheme or other parameters takes longer than
+//! for the others.
 
 use std::fmt;
 use std::num::NonZero;
@@ -56,6 +57,15 @@ impl Verdict {
     pub(super) fn of(right: bool) -> Self {
         if right { Self::Right } else { Self::Wrong }
     }
+}
+
+/// What a right password is worth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Whoever knows it is let in.
+    Open,
+    /// Nothing: the user is locked or disabled, and is refused as for a wrong one.
+    Refused,
 }
 
 /// Whether the hash is to be replaced by one with the current parameters.
@@ -178,7 +188,8 @@ impl PasswordPool {
         self.run(0, move |memory| standard.hash(password.as_bytes(), &salt, memory)).await?
     }
 
-    /// Whether the password is the one that was hashed. Without a hash the same work is done, for nothing.
+    /// Whether the password is the one that was hashed, of a user who would be let in by it. Without a hash the same work
+    /// is done, for nothing.
     ///
     /// # Errors
     /// [`PasswordError`].
@@ -186,12 +197,13 @@ impl PasswordPool {
         &self,
         password: &Password,
         stored: Option<StoredHash>,
+        standing: Standing,
     ) -> Result<Verified, PasswordError> {
         let (standard, nobody) = (self.standard.clone(), Arc::clone(&self.nobody));
         let password = password.clone();
         let extra_kib = stored.as_ref().map_or(0, |stored| stored.extra_kib(self.kept_kib));
         let work = move |memory: &mut HashMemory| {
-            compare(&standard, &nobody, password.as_bytes(), stored.as_ref(), memory)
+            compare(&standard, &nobody, password.as_bytes(), stored.as_ref(), standing, memory)
         };
         self.run(extra_kib, work).await
     }
@@ -267,6 +279,7 @@ fn compare(
     nobody: &Argon2Hash,
     password: &[u8],
     stored: Option<&StoredHash>,
+    standing: Standing,
     memory: &mut HashMemory,
 ) -> Verified {
     let wrong = Verified { right: Verdict::Wrong, needs_rehash: Rehash::NotNeeded };
@@ -275,12 +288,12 @@ fn compare(
         return wrong;
     };
     let argon2 = stored.as_argon2();
-    match stored.check(password, memory) {
-        Verdict::Right => {
+    match (stored.check(password, memory), standing) {
+        (Verdict::Right, Standing::Open) => {
             let needs_rehash = argon2.map_or(Rehash::Needed, |hash| standard.rehash(hash));
             Verified { right: Verdict::Right, needs_rehash }
         }
-        Verdict::Wrong => {
+        (Verdict::Right, Standing::Refused) | (Verdict::Wrong, _) => {
             if !argon2.is_some_and(|hash| standard.is_outweighed_by(hash)) {
                 nobody.check(password, memory);
             }

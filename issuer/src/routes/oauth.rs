@@ -10,15 +10,15 @@ use tollgate_shared::time::UnixSeconds;
 
 use super::NO_STORE;
 use crate::access::{Caller, OAuthCall};
+use crate::admin::Actor;
 use crate::app::App;
-use crate::audit::{Action, AuditEvent};
+use crate::audit::Action;
 use crate::client::{Client, Grant};
 use crate::error::{Refusal, defect};
 use crate::oauth::error::OAuthError;
 use crate::oauth::form::Form;
 use crate::oauth::introspection::{ActiveToken, Introspection, TokenKind};
 use crate::oauth::requested_grant;
-use crate::oauth::scope::Scopes;
 use crate::oauth::token_response::TokenResponse;
 use crate::refresh::RefreshToken;
 use crate::sessions::SessionError;
@@ -28,7 +28,7 @@ use crate::tokens::OwnToken;
 /// `POST /oauth2/token`
 pub(crate) async fn token(
     State(app): State<Arc<App>>,
-    Extension(OAuthCall { caller, form }): Extension<OAuthCall>,
+    Extension(OAuthCall { caller, actor, form }): Extension<OAuthCall>,
 ) -> Result<TokenResponse, OAuthError> {
     // An operator's credential is none of a client.
     let Caller::Client(client) = caller else { return Err(OAuthError::UnauthorizedClient) };
@@ -37,70 +37,62 @@ pub(crate) async fn token(
         return Err(OAuthError::UnauthorizedClient);
     }
     match grant {
-        Grant::RefreshToken => refresh(&app, &client, &form).await,
-        Grant::ClientCredentials => client_credentials(&app, &client, &form).await,
+        Grant::RefreshToken => refresh(&app, &client, &form, &actor).await,
+        Grant::ClientCredentials => Ok(app.client_token(&client, form.value("scope")).await?),
         Grant::Login => Err(OAuthError::UnsupportedGrantType),
     }
 }
 
-async fn refresh(app: &App, client: &Client, form: &Form) -> Result<TokenResponse, OAuthError> {
+async fn refresh(
+    app: &App,
+    client: &Client,
+    form: &Form,
+    actor: &Actor,
+) -> Result<TokenResponse, OAuthError> {
     let token = RefreshToken::parse(form.required("refresh_token")?).ok_or(OAuthError::InvalidGrant)?;
-    let tokens = app.refresh(&token, client.id.as_str(), form.value("scope")).await?;
-    Ok(TokenResponse {
-        access_token: tokens.access_token,
-        expires_in: tokens.expires_in,
-        scope: Scopes::parse(&tokens.scope)?,
-        refresh_token: Some(tokens.refresh_token),
-    })
-}
-
-async fn client_credentials(app: &App, client: &Client, form: &Form) -> Result<TokenResponse, OAuthError> {
-    let token = app.client_token(client, form.value("scope")).await?;
-    Ok(TokenResponse {
-        access_token: token.access_token,
-        expires_in: token.expires_in,
-        scope: token.scope,
-        refresh_token: None,
-    })
+    Ok(app.refresh(&token, client.id.as_str(), form.value("scope"), actor).await?)
 }
 
 /// `POST /oauth2/revoke`
 pub(crate) async fn revoke(
     State(app): State<Arc<App>>,
-    Extension(OAuthCall { caller, form }): Extension<OAuthCall>,
+    Extension(OAuthCall { caller, actor, form }): Extension<OAuthCall>,
 ) -> Result<Response, OAuthError> {
     let token = form.required("token")?;
     // RFC 7009 section 2.2: a token that is not valid, or not ours, needs no revoking, and nobody learns which.
     if let Some(refresh) = RefreshToken::parse(token) {
-        revoke_refresh(&app, &caller, &refresh).await?;
+        revoke_refresh(&app, &caller, &refresh, &actor).await?;
     } else if let Some(OwnToken { claims, index }) = app.own_token(token) {
         if !may_revoke(&caller, claims.client.as_ref().map_or("", |id| id.as_str())) {
             return Err(OAuthError::InvalidGrant);
         }
-        let actor = caller.name();
-        app.feed.revoke(&RevocationOrder::Index(index), None, &actor).await.map_err(Refusal::from)?;
-        let event = AuditEvent::done(&actor, Action::Revocation, claims.subject.as_str()).saying("token");
+        let order = RevocationOrder::Index(index);
+        app.feed.revoke(&order, None, actor.as_str()).await.map_err(Refusal::from)?;
+        let event = actor.event(Action::Revocation, claims.subject.as_str()).saying("token");
         app.audit(event).await.map_err(Refusal::from)?;
     }
     Ok((StatusCode::OK, [NO_STORE, (header::PRAGMA, "no-cache")]).into_response())
 }
 
 /// Revokes a refresh token: its session ends, and what was issued in it is cut off (RFC 7009 section 2.1).
-async fn revoke_refresh(app: &App, caller: &Caller, token: &RefreshToken) -> Result<(), OAuthError> {
+async fn revoke_refresh(
+    app: &App,
+    caller: &Caller,
+    token: &RefreshToken,
+    actor: &Actor,
+) -> Result<(), OAuthError> {
     let known = app.store.refresh_token(token.slot(), token.digest()).await.map_err(Refusal::from)?;
     let Some(KnownRefresh { session, .. }) = known else { return Ok(()) };
     if !may_revoke(caller, &session.client) {
         return Err(OAuthError::InvalidGrant);
     }
-    app.end_session(&session.user_id, &session.id, EndReason::Logout, &caller.name())
-        .await
-        .map_err(Refusal::from)?;
-    Ok(())
+    let ended = app.end_session(&session.user_id, &session.id, EndReason::Logout, actor).await;
+    Ok(ended.map_err(Refusal::from)?)
 }
 
 fn may_revoke(caller: &Caller, client: &str) -> bool {
     match caller {
-        Caller::Operator(_) => true,
+        Caller::Operator => true,
         Caller::Client(caller) => caller.id.as_str() == client,
     }
 }
@@ -108,7 +100,7 @@ fn may_revoke(caller: &Caller, client: &str) -> bool {
 /// `POST /oauth2/introspect`
 pub(crate) async fn introspect(
     State(app): State<Arc<App>>,
-    Extension(OAuthCall { caller, form }): Extension<OAuthCall>,
+    Extension(OAuthCall { caller, form, .. }): Extension<OAuthCall>,
 ) -> Result<Introspection, OAuthError> {
     // RFC 7662 section 2.1: who asks has to prove who it is, or anybody could try tokens here.
     if let Caller::Client(client) = &caller
@@ -123,7 +115,7 @@ pub(crate) async fn introspect(
     };
     // Whoever may not know is told what is told of a token that there is not (RFC 7662 section 2.2).
     let may_know = |token: &ActiveToken| match &caller {
-        Caller::Operator(_) => true,
+        Caller::Operator => true,
         Caller::Client(client) => {
             client.may_introspect || token.client.as_deref() == Some(client.id.as_str())
         }
@@ -172,6 +164,7 @@ impl From<SessionError> for OAuthError {
     fn from(error: SessionError) -> Self {
         match error {
             SessionError::Refused(_) | SessionError::Reused { .. } => Self::InvalidGrant,
+            SessionError::Disabled => Self::UnauthorizedClient,
             SessionError::Scope(error) => error.into(),
             SessionError::Store(error) => Refusal::from(error).into(),
             SessionError::Entropy(_) | SessionError::Issue(_) | SessionError::Derive => defect(&error).into(),

@@ -17,25 +17,25 @@ use crate::store::{EndReason, SessionRecord};
 /// `POST /v1/logout`: ends the session that the token is of.
 pub(crate) async fn logout(
     State(app): State<Arc<App>>,
-    Extension(Person { id, session }): Extension<Person>,
+    Extension(person): Extension<Person>,
 ) -> Result<Response, Refusal> {
-    app.end_session(&id, &session, EndReason::Logout, &format!("user {id}")).await?;
+    app.end_session(&person.id, &person.session, EndReason::Logout, &person.actor()).await?;
     Ok(done())
 }
 
 /// `POST /v1/logout-all`: ends every session of the person.
 pub(crate) async fn logout_all(
     State(app): State<Arc<App>>,
-    Extension(Person { id, .. }): Extension<Person>,
+    Extension(person): Extension<Person>,
 ) -> Result<Response, Refusal> {
-    app.end_sessions(&id, EndReason::Logout, &format!("user {id}")).await?;
+    app.end_sessions(&person.id, EndReason::Logout, &person.actor()).await?;
     Ok(done())
 }
 
 /// `GET /v1/sessions`: the person's sessions, the one that began last first.
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
-    Extension(Person { id, session: current }): Extension<Person>,
+    Extension(Person { id, session: current, .. }): Extension<Person>,
 ) -> Result<Response, Refusal> {
     let sessions = app.store.sessions_of(&id, app.host.seconds()).await?;
     let sessions: Vec<_> = sessions.iter().map(|session| session_to_json(session, &current)).collect();
@@ -45,14 +45,14 @@ pub(crate) async fn list(
 /// `DELETE /v1/sessions/{id}`: ends one of the person's sessions.
 pub(crate) async fn end(
     State(app): State<Arc<App>>,
-    Extension(Person { id, .. }): Extension<Person>,
+    Extension(person): Extension<Person>,
     Path(session): Path<String>,
 ) -> Result<Response, Refusal> {
     // No database takes it, and no session is called so.
     if session.contains('\0') {
         return Err(Refusal::NotFound);
     }
-    app.end_session(&id, &session, EndReason::Ended, &format!("user {id}")).await?;
+    app.end_session(&person.id, &session, EndReason::Ended, &person.actor()).await?;
     Ok(done())
 }
 

@@ -7,13 +7,16 @@ use tollgate_shared::time::UnixSeconds;
 use super::database::Tx;
 use super::{Store, StoreError, signed, unsigned};
 
-/// What is cut off for somebody.
+/// What is cut off for somebody, as of one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CutOff {
     /// Access tokens dated before this are revoked.
     pub issued_before: Option<UnixSeconds>,
     /// Sessions that began before this are over.
     pub began_before: Option<UnixSeconds>,
+    /// Whether the client is disabled or gone, or the tenant disabled: nothing is issued then. Whatever is disabled after
+    /// this instant comes with a cut-off that is later than it.
+    pub is_disabled: bool,
 }
 
 /// By what a token can be cut off.
@@ -41,7 +44,7 @@ pub enum Reach {
 }
 
 impl Store {
-    /// The latest cut-offs that concern any of these.
+    /// The latest cut-offs that concern any of these, and whether anything is issued to them at all.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -50,7 +53,9 @@ impl Store {
         self.home
             .run(move || async move {
                 let row = sqlx::query(
-                    "SELECT MAX(issued_before) AS issued_before, MAX(began_before) AS began_before FROM cutoffs WHERE \
+                    "SELECT MAX(issued_before) AS issued_before, MAX(began_before) AS began_before, \
+                     (SELECT COUNT(*) FROM clients WHERE id = $2 AND disabled = 0) AS clients, \
+                     (SELECT COUNT(*) FROM tenants WHERE id = $3 AND disabled = 1) AS disabled_tenants FROM cutoffs WHERE \
                      (dimension = 'subject' AND value = $1) OR (dimension = 'client' AND value = $2) OR \
                      (dimension = 'tenant' AND value = $3) OR (dimension = 'issuer' AND value = $4) OR \
                      (dimension = 'session' AND value = $5)",
@@ -63,9 +68,12 @@ impl Store {
                 .fetch_one(self.home.readers())
                 .await?;
                 let date = |date: Option<i64>| date.map(|date| UnixSeconds(unsigned(date)));
+                let (clients, disabled_tenants): (i64, i64) =
+                    (row.try_get("clients")?, row.try_get("disabled_tenants")?);
                 Ok(CutOff {
                     issued_before: date(row.try_get("issued_before")?),
                     began_before: date(row.try_get("began_before")?),
+                    is_disabled: clients == 0 || disabled_tenants > 0,
                 })
             })
             .await

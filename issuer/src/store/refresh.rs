@@ -134,8 +134,10 @@ impl Store {
             if exchange.version.is_some_and(|version| version != user.version) {
                 return Err(StoreError::Changed);
             }
-            let dates =
-                StartedSession::dated(exchange.asked_at, exchange.cut_off.issued_before, exchange.life);
+            // The session's end is its tokens' end, too.
+            let expires_at_max = exchange.life.expires_at_max.min(session.expires_at);
+            let life = TokenLife { expires_at_max, ..exchange.life };
+            let dates = StartedSession::dated(exchange.asked_at, exchange.cut_off.issued_before, life);
             let mut generation = signed(session.generation);
             if verdict == Verdict::Rotate {
                 generation = generation.saturating_add(1);

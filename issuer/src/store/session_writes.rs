@@ -164,6 +164,7 @@ pub(super) async fn note_login(
     Ok(())
 }
 
+/// Remembers a device, as the one that was seen last.
 pub(super) async fn remember_device(
     write: &mut Tx,
     user_id: &str,
@@ -172,7 +173,7 @@ pub(super) async fn remember_device(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO devices (digest, user_id, created_at, seen_at) VALUES ($1, $2, $3, $3) \
-         ON CONFLICT (digest) DO UPDATE SET seen_at = excluded.seen_at",
+         ON CONFLICT (digest) DO UPDATE SET seen_at = excluded.seen_at WHERE devices.user_id = excluded.user_id",
     )
     .bind(digest.as_slice())
     .bind(user_id)

@@ -48,7 +48,7 @@ pub struct NewSession<'s> {
     pub refresh: Option<([u8; 32], [u8; 16])>,
     /// From where the user logged in.
     pub address: Option<&'s str>,
-    /// The digest of what the device is known by from now on.
+    /// The digest of what the device is known by, from now on or already.
     pub remember_device: Option<[u8; 32]>,
 }
 
@@ -176,8 +176,8 @@ impl SessionRecord {
 }
 
 impl Store {
-    /// Starts a session and dates its access token. `None` when the user was disabled or removed, or the password changed,
-    /// in the meantime.
+    /// Starts a session and dates its access token. `None` when the user, tenant or client was disabled or removed, or the
+    /// password changed, in the meantime.
     ///
     /// # Errors
     /// [`StoreError::Changed`] when the rights are of another version than the user's.
@@ -196,6 +196,9 @@ impl Store {
         // Before the cut-offs are read: what is cut off after this instant covers the token.
         let asked_at = host.seconds();
         let cut_off = self.cut_off(keys).await?;
+        if cut_off.is_disabled {
+            return Ok(None);
+        }
         let operation = move |database: Database| async move {
             let mut write = database.write_user(session.user_id).await?;
             let version: Option<i64> = sqlx::query_scalar(
@@ -209,7 +212,9 @@ impl Store {
             if session.version.is_some_and(|expected| signed(expected) != version) {
                 return Err(StoreError::Changed);
             }
-            let dates = StartedSession::dated(asked_at, cut_off.issued_before, session.life);
+            let expires_at_max = session.life.expires_at_max.min(asked_at.plus(session.lasts_seconds));
+            let life = TokenLife { expires_at_max, ..session.life };
+            let dates = StartedSession::dated(asked_at, cut_off.issued_before, life);
             displace(&mut write, session.user_id, dates.issued_at, host).await?;
             insert(&mut write, session, dates).await?;
             host.reached("login.session_written");
@@ -223,6 +228,27 @@ impl Store {
             Ok(Some(dates))
         };
         self.shards.on_slot(slot_of(session.user_id), operation).await
+    }
+
+    /// Whether a user has this session and it is not over.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn has_session(&self, user_id: &str, id: &str, now: UnixSeconds) -> Result<bool, StoreError> {
+        let operation = move |database: Database| async move {
+            let mut read = database.read_slot(slot_of(user_id)).await?;
+            let found: Option<i64> = sqlx::query_scalar(
+                "SELECT generation FROM sessions WHERE id = $1 AND user_id = $2 AND ended_at IS NULL \
+                 AND idle_until > $3 AND expires_at > $3",
+            )
+            .bind(id)
+            .bind(user_id)
+            .bind(signed(now.0))
+            .fetch_optional(&mut *read)
+            .await?;
+            Ok(found.is_some())
+        };
+        self.shards.on_slot(slot_of(user_id), operation).await
     }
 
     /// The sessions of a user that are not over, the one that began last first.

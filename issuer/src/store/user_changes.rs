@@ -17,7 +17,7 @@ use crate::clock::Host;
 const REHASH_SECONDS: u64 = 60;
 
 impl Store {
-    /// Changes a user. A new password and being disabled end every session; a role or scope that is taken away, another
+    /// Changes a user. A new password and being disabled end every session, and a new password has every device forgotten; a role or scope that is taken away, another
     /// plan or tenant cut off the tokens that still say so. That is published when [`Store::publish_outbox`] returns.
     ///
     /// # Errors
@@ -60,6 +60,8 @@ impl Store {
                 .bind(id)
                 .execute(&mut *write)
                 .await?;
+                // Whoever knew the old one may have made devices known.
+                sqlx::query("DELETE FROM devices WHERE user_id = $1").bind(id).execute(&mut *write).await?;
                 host.reached("user.password_written");
                 end_all(&mut write, id, EndReason::Password, actor, host).await?;
             }

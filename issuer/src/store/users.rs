@@ -1,5 +1,6 @@
 //! Keeps users: who has which name, in the home database, and everything else where the user's slot is.
 
+use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 use tollgate_shared::time::UnixSeconds;
@@ -13,8 +14,13 @@ use crate::clock::Host;
 
 /// A name without a user that is older than this was left by a crash, and free.
 const ORPHAN_SECONDS: u64 = 60;
-/// Nobody has this id: looked up when there is no such name, so that the work is the same.
-pub const NOBODY: &str = "u_nobody";
+
+/// The id to look up when there is no user of this name, so that the work is the same: one for each name, because the
+/// databases that ids are looked up in are not all equally fast. Should anybody have it, the name is another.
+#[must_use]
+pub fn decoy_id(username: &str) -> String {
+    format!("u_nobody_{:x}", Sha256::digest(username))
+}
 
 /// A user, as logins and quotas need them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -209,8 +215,8 @@ impl Store {
     /// [`StoreError`].
     pub async fn user_named(&self, username: &str) -> Result<Option<UserRecord>, StoreError> {
         let named = self.named(username).await?;
-        let id = named.as_ref().map_or(NOBODY, |(id, _)| id);
-        self.user(id).await
+        let id = named.map_or_else(|| decoy_id(username), |(id, _)| id);
+        Ok(self.user(&id).await?.filter(|found| found.user.username == username))
     }
 
     /// The user of this id.

@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::audit::AuditQuery;
-use crate::store::UserChange;
+use crate::client::Client;
+use crate::oauth::scope::Scopes;
+use crate::sessions::SessionStart;
+use crate::store::{UserChange, UserRecord};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -346,17 +349,173 @@ async fn rights_that_changed_since_they_were_read_are_in_no_token() {
     bench.user("alice").await;
     let before = bench.app.store.user_named("alice").await.unwrap().unwrap();
     bench.alter("alice", |user| user.scopes = vec!["read".to_owned()]).await;
-    let start = |version| crate::sessions::SessionStart {
-        user: &before.user,
-        password_changed_at: before.password_changed_at,
-        version,
-        client: "first-party",
-        device: None,
-        scope: "read write".to_owned(),
-        address: None,
-    };
+    let client = bench.app.confirmed_client("first-party").await.unwrap().unwrap();
+    let start = |version| SessionStart { version, ..start_of(&before, &client) };
     let refused = bench.app.start_session(start(before.version)).await;
     let changed = crate::sessions::SessionError::Store(crate::store::StoreError::Changed);
     assert_eq!(refused.unwrap_err().to_string(), changed.to_string());
     assert!(bench.app.start_session(start(before.version + 1)).await.unwrap().is_some());
+}
+
+fn start_of<'s>(known: &'s UserRecord, client: &'s Client) -> SessionStart<'s> {
+    SessionStart {
+        user: &known.user,
+        password_changed_at: known.password_changed_at,
+        version: known.version,
+        client,
+        device: None,
+        device_token: None,
+        scope: Scopes::parse("read write").unwrap(),
+        address: None,
+    }
+}
+
+#[tokio::test]
+async fn a_login_that_was_under_way_when_its_tenant_or_client_was_disabled_comes_to_nothing() {
+    let bench = Bench::new().await;
+    bench.user("alice").await;
+    let tenant = crate::store::Tenant { id: "t1".to_owned(), name: "T".to_owned(), disabled: false };
+    bench.app.store.add_tenant(&tenant, bench.host.seconds()).await.unwrap();
+    bench.alter("alice", |user| user.tenant = Some("t1".to_owned())).await;
+    bench.confidential("backend").await;
+    let known = bench.app.store.user_named("alice").await.unwrap().unwrap();
+    let client = bench.app.confirmed_client("backend").await.unwrap().unwrap();
+    assert!(bench.app.start_session(start_of(&known, &client)).await.unwrap().is_some());
+    let disabled = Client { disabled: true, ..(*client).clone() };
+    bench.app.store.change_client(&disabled, None, "test", &*bench.host).await.unwrap();
+    bench.app.feed.publish_outbox().await.unwrap();
+    assert!(bench.app.start_session(start_of(&known, &client)).await.unwrap().is_none());
+    let own = bench.app.client_token(&client, None).await;
+    assert!(matches!(own, Err(crate::sessions::SessionError::Disabled)));
+    let client = bench.app.confirmed_client("first-party").await.unwrap().unwrap();
+    let disabled = crate::store::Tenant { disabled: true, ..tenant };
+    bench.app.store.change_tenant(&disabled, None, "test", &*bench.host).await.unwrap();
+    bench.app.feed.publish_outbox().await.unwrap();
+    assert!(bench.app.start_session(start_of(&known, &client)).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_user_who_comes_to_a_disabled_tenant_refreshes_no_more() {
+    let bench = Bench::new().await;
+    bench.user("alice").await;
+    let tenant = crate::store::Tenant { id: "t1".to_owned(), name: "T".to_owned(), disabled: true };
+    bench.app.store.add_tenant(&tenant, bench.host.seconds()).await.unwrap();
+    let body = bench.login("alice").await;
+    bench.alter("alice", |user| user.tenant = Some("t1".to_owned())).await;
+    assert_eq!(bench.refresh(text(&body, "refresh_token")).await.json()["error"], "invalid_grant");
+}
+
+#[tokio::test]
+async fn no_token_lives_longer_than_its_session() {
+    let bench = Bench::new().await;
+    bench.user("alice").await;
+    let mut body = bench.login("alice").await;
+    let began = bench.host.seconds();
+    let end = began.plus(bench.app.settings.session.lasts_seconds);
+    let step = bench.app.settings.session.idle_seconds - 60;
+    while bench.host.seconds().plus(step) < end.minus(10) {
+        bench.host.advance(step * 1000);
+        body = bench.refresh(text(&body, "refresh_token")).await.json();
+    }
+    bench.host.advance((end.0 - bench.host.seconds().0 - 10) * 1000);
+    body = bench.refresh(text(&body, "refresh_token")).await.json();
+    assert_eq!(body["expires_in"], 10, "{body}");
+}
+
+#[tokio::test]
+async fn a_device_stays_known_however_often_another_logs_in() {
+    let bench = Bench::new().await;
+    let id = bench.user("alice").await;
+    let log_in = async |token: &Value| {
+        let login = json!({ "username": "alice", "password": PASSWORD, "device_token": token });
+        let answer = bench.post("/v1/login", None, &login).await;
+        assert_eq!(answer.status, StatusCode::OK);
+        answer.json()["device_token"].clone()
+    };
+    let phone = bench.login("alice").await["device_token"].clone();
+    let laptop = bench.login("alice").await["device_token"].clone();
+    assert_ne!(phone, laptop);
+    for _ in 0..25 {
+        bench.host.advance(1000);
+        assert_eq!(log_in(&laptop).await, laptop, "what it is known by");
+    }
+    let knows = async |token: &Value| {
+        let digest = crate::sessions::device_digest(token.as_str().unwrap());
+        bench.app.store.knows_device(&id, digest).await.unwrap()
+    };
+    assert!(knows(&phone).await && knows(&laptop).await);
+    // Another's token, or one that is made up, makes no device known.
+    assert_ne!(log_in(&json!("tgd_made-up")).await, json!("tgd_made-up"));
+    bench.user("bob").await;
+    let bobs = bench.login("bob").await["device_token"].clone();
+    assert_ne!(log_in(&bobs).await, bobs);
+    let known = bench.app.store.user_named("alice").await.unwrap().unwrap();
+    let new = Some(known.password_hash.as_str());
+    let change = UserChange { user: &known.user, password_hash: new, if_version: None, actor: "test" };
+    bench.app.store.change_user(&change, &*bench.host).await.unwrap();
+    assert!(!knows(&phone).await && !knows(&laptop).await, "with a new password all of them are new");
+}
+
+#[tokio::test]
+async fn a_client_that_can_prove_who_it_is_has_to_before_anybody_logs_in_to_it() {
+    let bench = Bench::new().await;
+    bench.user("alice").await;
+    let proof = bench.confidential("backend").await;
+    let body = json!({ "username": "alice", "password": PASSWORD, "client_id": "backend" }).to_string();
+    let log_in = async |authorization: Option<&str>| {
+        let kind = "application/json";
+        bench.authorized(Method::POST, "/v1/login", authorization, kind, body.clone()).await.status
+    };
+    assert_eq!(log_in(None).await, StatusCode::BAD_REQUEST);
+    assert_eq!(log_in(Some("Bearer something")).await, StatusCode::BAD_REQUEST);
+    assert_eq!(log_in(Some("Basic YmFja2VuZDp3cm9uZw==")).await, StatusCode::BAD_REQUEST);
+    assert_eq!(log_in(Some(&proof)).await, StatusCode::OK);
+    // Who logs in to the first party's client may send whatever credential is left over.
+    let plain = json!({ "username": "alice", "password": PASSWORD });
+    assert_eq!(bench.post("/v1/login", Some("left-over"), &plain).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_client_that_may_not_refresh_gets_nothing_to_refresh_with() {
+    let bench = Bench::new().await;
+    bench.user("alice").await;
+    let client = json!({ "id": "kiosk", "name": "Kiosk", "grants": ["login"], "authentication": "none" });
+    let added = bench.post("/v1/admin/clients", Some(&bench.operator), &client).await;
+    assert_eq!(added.status, StatusCode::CREATED, "{:?}", added.json());
+    let login = json!({ "username": "alice", "password": PASSWORD, "client_id": "kiosk" });
+    let body = bench.post("/v1/login", None, &login).await.json();
+    assert!(body["access_token"].is_string() && body.get("refresh_token").is_none(), "{body}");
+}
+
+#[tokio::test]
+async fn who_holds_more_scopes_than_a_token_may_have_asks_for_some_and_can_refresh() {
+    let bench = Bench::new().await;
+    bench.user("alice").await;
+    for role in ["one", "two"] {
+        let permissions: Vec<_> = (0..40).map(|number| format!("{role}:{number}")).collect();
+        let role = json!({ "name": role, "permissions": permissions });
+        let added = bench.post("/v1/admin/roles", Some(&bench.operator), &role).await;
+        assert_eq!(added.status, StatusCode::CREATED);
+    }
+    bench.alter("alice", |user| user.roles = vec!["one".to_owned(), "two".to_owned()]).await;
+    let login = json!({ "username": "alice", "password": PASSWORD });
+    assert_eq!(bench.post("/v1/login", None, &login).await.status, StatusCode::BAD_REQUEST);
+    let login = json!({ "username": "alice", "password": PASSWORD, "scope": "one:1 two:39" });
+    let body = bench.post("/v1/login", None, &login).await.json();
+    let next = bench.refresh(text(&body, "refresh_token")).await;
+    assert_eq!(text(&next.json(), "scope"), "one:1 two:39");
+}
+
+#[tokio::test]
+async fn the_audit_log_has_from_where_somebody_acted() {
+    let bench = Bench::new().await;
+    bench.user("alice").await;
+    let body = bench.login("alice").await;
+    bench.post("/v1/logout", Some(text(&body, "access_token")), &json!({})).await;
+    let query = AuditQuery::default();
+    let log = bench.app.store.audit(&query, 100).await.unwrap();
+    for action in ["user.create", "login", "logout"] {
+        let event = log.iter().find(|event| event.action == action).unwrap();
+        assert_eq!(event.address.as_deref(), Some("0.0.0.0"), "{event:?}");
+    }
 }

@@ -57,6 +57,12 @@ pub(crate) fn post_json(path: &str, body: &Value) -> Vec<u8> {
     request("POST", path, &[("content-type", "application/json")], &body.to_string())
 }
 
+/// The same, of a client that authenticates.
+pub(crate) fn post_json_as(authorization: &str, path: &str, body: &Value) -> Vec<u8> {
+    let headers = [("content-type", "application/json"), ("authorization", authorization)];
+    request("POST", path, &headers, &body.to_string())
+}
+
 /// The `Authorization` header of a client that authenticates with a secret.
 pub(crate) fn basic(id: &str, secret: &str) -> String {
     format!("Basic {}", Base64::encode_string(format!("{id}:{secret}").as_bytes()))

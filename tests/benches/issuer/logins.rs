@@ -14,7 +14,7 @@ use tollgate_tests::issuer::{Issuer, IssuerOptions, Program};
 use tollgate_tests::samples::{median, percentile};
 
 use crate::clock;
-use crate::connection::{Connection, basic, post_form, post_json, request};
+use crate::connection::{Connection, basic, post_form, post_json, post_json_as, request};
 use crate::load::while_working;
 use crate::people::{CLIENT, PASSWORD, People, move_in, no_limits};
 
@@ -179,8 +179,9 @@ fn probes(issuer: &Issuer, secret: &str, edge: &str) -> Result<Vec<Probe>> {
         Box::new(move |connection| connection.send(&request)?.expect(200).map(drop))
     };
     let body = json!({ "username": "user000", "password": PASSWORD, "client_id": CLIENT });
-    let login = Connection::open(address)?.send(&post_json("/v1/login", &body))?.expect(200)?;
-    let (mut token, authorization) = (login.text("refresh_token")?, basic(CLIENT, secret));
+    let authorization = basic(CLIENT, secret);
+    let login = post_json_as(&authorization, "/v1/login", &body);
+    let mut token = Connection::open(address)?.send(&login)?.expect(200)?.text("refresh_token")?;
     let refresh = move |connection: &mut Connection| {
         let form = format!("grant_type=refresh_token&refresh_token={token}");
         let answer = connection.send(&post_form("/oauth2/token", &authorization, &form))?.expect(200)?;

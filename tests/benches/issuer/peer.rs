@@ -20,7 +20,7 @@ use tollgate_tests::samples::median;
 use tollgate_tests::workspace_root;
 
 use crate::clock;
-use crate::connection::{Connection, basic, post_form, post_json};
+use crate::connection::{Connection, basic, post_form, post_json_as};
 use crate::load::while_working;
 use crate::people::{CLIENT, PASSWORD, People, move_in, no_limits};
 
@@ -144,16 +144,17 @@ async fn ours(
     let secret = move_in(&people, &data, &options.issuer, &options.variables).await?;
     let issuer = Issuer::start_named(file, options, evidence).await?;
     let mut connection = Connection::open(issuer.addr())?;
+    let authorization = basic(CLIENT, &secret);
     let log_in = |user: &String| {
         let body = json!({ "username": user, "password": PASSWORD, "client_id": CLIENT, "scope": "read" });
-        connection.send(&post_json("/v1/login", &body))?.expect(200)?.text("refresh_token")
+        connection.send(&post_json_as(&authorization, "/v1/login", &body))?.expect(200)?.text("refresh_token")
     };
     let refresh_tokens = people.users.iter().map(log_in).collect::<Result<_>>()?;
     let contestant = Contestant {
         name,
         address: issuer.addr(),
         path: "/oauth2/token",
-        authorization: basic(CLIENT, &secret),
+        authorization,
         refresh_tokens,
         refreshes: Vec::new(),
         credentials: Vec::new(),

@@ -16,7 +16,6 @@ async fn every_error_is_answered_as_the_standards_say() {
         (OAuthError::UnauthorizedClient, 400, "unauthorized_client", "", ""),
         (OAuthError::UnsupportedGrantType, 400, "unsupported_grant_type", "", ""),
         (OAuthError::InvalidScope, 400, "invalid_scope", "", ""),
-        (OAuthError::UnsupportedTokenType, 400, "unsupported_token_type", "", ""),
         (OAuthError::TooManyRequests { retry_after_seconds: 7 }, 429, "temporarily_unavailable", "", "7"),
         (
             OAuthError::TemporarilyUnavailable { retry_after_seconds: 5 },

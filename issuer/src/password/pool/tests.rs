@@ -45,11 +45,15 @@ async fn a_hash_fits_its_password_and_is_as_strong_as_those_made_now() {
     let (one, two) = (pool.hash(&new).await.unwrap(), pool.hash(&new).await.unwrap());
     assert!(one.starts_with("$argon2id$v=19$m=64,t=2,p=1$"), "{one}");
     assert_ne!(one, two);
-    let verified = pool.verify(&password("correct horse"), Some(stored(&one))).await.unwrap();
+    let verified = pool.verify(&password("correct horse"), Some(stored(&one)), Standing::Open).await.unwrap();
     assert_eq!(verified, Verified { right: Verdict::Right, needs_rehash: Rehash::NotNeeded });
-    let verified = pool.verify(&password("correct horse."), Some(stored(&one))).await.unwrap();
+    let verified =
+        pool.verify(&password("correct horse."), Some(stored(&one)), Standing::Open).await.unwrap();
     assert_eq!(verified.right, Verdict::Wrong);
-    assert_eq!(pool.verify(&password("correct horse"), None).await.unwrap().right, Verdict::Wrong);
+    assert_eq!(
+        pool.verify(&password("correct horse"), None, Standing::Open).await.unwrap().right,
+        Verdict::Wrong
+    );
 }
 
 #[tokio::test]
@@ -69,26 +73,30 @@ async fn a_hash_is_made_anew_when_anything_of_it_is_below_what_is_set_now() {
     let cases = lower.map(|settings| (settings, Rehash::Needed)).into_iter();
     for (settings, expected) in cases.chain(enough.map(|settings| (settings, Rehash::NotNeeded))) {
         let hash = hash(settings).await;
-        let verified = pool.verify(&password("correct horse"), Some(stored(&hash))).await.unwrap();
+        let verified =
+            pool.verify(&password("correct horse"), Some(stored(&hash)), Standing::Open).await.unwrap();
         assert_eq!(verified, Verified { right: Verdict::Right, needs_rehash: expected }, "{settings:?}");
     }
-    let legacy = pool.verify(&password("correctbatteryhorsestapler"), Some(stored(BCRYPT))).await.unwrap();
+    let legacy = pool
+        .verify(&password("correctbatteryhorsestapler"), Some(stored(BCRYPT)), Standing::Open)
+        .await
+        .unwrap();
     assert_eq!(legacy, Verified { right: Verdict::Right, needs_rehash: Rehash::Needed });
     // The same costs, but another kind of Argon2, and its first version.
     let argon2i = "$argon2i$v=19$m=256,t=2,p=1$c29tZXNhbHQ$iekCn0Y3spW+sCcFanM2xBT63UP2sghkUoHLIUpWRS8";
     let first = "$argon2i$m=256,t=2,p=1$c29tZXNhbHQ$/U3YPXYsSb3q9XxHvc0MLxur+GP960kN9j7emXX8zwY";
     for hash in [argon2i, first] {
-        let verified = pool.verify(&password("password"), Some(stored(hash))).await.unwrap();
+        let verified = pool.verify(&password("password"), Some(stored(hash)), Standing::Open).await.unwrap();
         assert_eq!(verified, Verified { right: Verdict::Right, needs_rehash: Rehash::Needed }, "{hash}");
     }
 }
 
 /// How many blocks each computed hash of Argon2 took.
-fn work(password: &str, stored: Option<&StoredHash>) -> Vec<usize> {
+fn work(password: &str, stored: Option<&StoredHash>, standing: Standing) -> Vec<usize> {
     let standard = Standard::new(&SETTINGS).unwrap();
     let nobody = standard.nobody([1; 16], [2; 32]);
     let mut memory = HashMemory::keeping(standard.block_count());
-    compare(&standard, &nobody, password.as_bytes(), stored, &mut memory);
+    compare(&standard, &nobody, password.as_bytes(), stored, standing, &mut memory);
     memory.filled
 }
 
@@ -97,16 +105,33 @@ async fn no_wrong_password_costs_less_than_an_unknown_user() {
     let current = hash(SETTINGS).await;
     let cheaper = hash(PasswordSettings { memory_kib: 32, ..SETTINGS }).await;
     let dearer = hash(PasswordSettings { iterations: 3, ..SETTINGS }).await;
-    assert_eq!(work("wrong password", None), [64]);
-    assert_eq!(work("wrong password", Some(&stored(&current))), [64]);
-    assert_eq!(work("wrong password", Some(&stored(&cheaper))), [32, 64]);
-    assert_eq!(work("wrong password", Some(&stored(&dearer))), [64]);
-    assert_eq!(work("wrong password", Some(&stored(BCRYPT))), [64]);
     let salted = "s4lt:54622756d22424ab853fc558df943bd14003498d1f0683f956983b27005f5334";
-    assert_eq!(work("wrong password", Some(&stored(salted))), [64]);
-    // Who knows the password is not kept waiting.
-    assert_eq!(work("correct horse", Some(&stored(&cheaper))), [32]);
-    assert_eq!(work("correct horse", Some(&stored(salted))), [0; 0]);
+    assert_eq!(work("wrong password", None, Standing::Open), [64]);
+    let cases: [(&str, &str, &[usize], &[usize]); 5] = [
+        (&current, "correct horse", &[64], &[64]),
+        (&cheaper, "correct horse", &[32, 64], &[32]),
+        (&dearer, "correct horse", &[64], &[64]),
+        (BCRYPT, "correctbatteryhorsestapler", &[64], &[]),
+        (salted, "correct horse", &[64], &[]),
+    ];
+    for (hash, right, refused, admitted) in cases {
+        let hash = stored(hash);
+        assert_eq!(work("wrong password", Some(&hash), Standing::Open), refused, "{hash:?}");
+        assert_eq!(work("wrong password", Some(&hash), Standing::Refused), refused, "{hash:?}");
+        // Who guesses at a locked account does not see by the time that the guess was right.
+        assert_eq!(work(right, Some(&hash), Standing::Refused), refused, "{hash:?}");
+        // Who knows the password and is let in is not kept waiting.
+        assert_eq!(work(right, Some(&hash), Standing::Open), admitted, "{hash:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_right_password_of_somebody_who_is_refused_is_wrong() {
+    let pool = pool(SETTINGS);
+    let hash = hash(SETTINGS).await;
+    let right = password("correct horse");
+    let verified = pool.verify(&right, Some(stored(&hash)), Standing::Refused).await.unwrap();
+    assert_eq!(verified.right, Verdict::Wrong);
 }
 
 #[test]
@@ -148,13 +173,13 @@ async fn as_many_wait_as_may_and_all_of_them_get_an_answer() {
     let pool = pool(PasswordSettings { queue_max: 2, ..SETTINGS });
     let busy = pool.occupy().await;
     let secret = password("correct horse");
-    let mut first = pin!(pool.verify(&secret, None));
+    let mut first = pin!(pool.verify(&secret, None, Standing::Open));
     assert!(poll(first.as_mut()).is_pending());
     {
-        let mut left = pin!(pool.verify(&secret, None));
+        let mut left = pin!(pool.verify(&secret, None, Standing::Open));
         assert!(poll(left.as_mut()).is_pending());
         assert_eq!(pool.load(), PoolLoad { workers: 1, busy: 1, waiting: 2 });
-        let full = pool.verify(&secret, None).await;
+        let full = pool.verify(&secret, None, Standing::Open).await;
         assert!(matches!(full, Err(PasswordError::Busy)), "{full:?}");
     }
     // Who gave up left a place.
@@ -171,7 +196,7 @@ async fn as_many_wait_as_may_and_all_of_them_get_an_answer() {
 async fn a_worker_is_free_again_when_its_answer_is_there() {
     let pool = pool(PasswordSettings { queue_max: 0, ..SETTINGS });
     for _ in 0..50 {
-        pool.verify(&password("correct horse"), None).await.unwrap();
+        pool.verify(&password("correct horse"), None, Standing::Open).await.unwrap();
     }
 }
 
@@ -181,10 +206,10 @@ async fn memory_beside_the_workers_is_bounded_too_and_waited_for() {
     let scrypt = "$scrypt$ln=14,r=8,p=1$U29kaXVtQ2hsb3JpZGU$cCO9yzr9c0hGHAbNgf046/2o+7qQT44+qbVD9lRdofLVQylVYT8Pz2LUlwUkKpr55h6F3A1lHkDfzwF7RVdYhw";
     let all = Arc::clone(&pool.extra).acquire_many_owned(256).await.unwrap();
     let secret = password("pleaseletmein");
-    let mut heavy = pin!(pool.verify(&secret, Some(stored(scrypt))));
+    let mut heavy = pin!(pool.verify(&secret, Some(stored(scrypt)), Standing::Open));
     assert!(poll(heavy.as_mut()).is_pending());
     // Others are not held up by it.
-    pool.verify(&secret, None).await.unwrap();
+    pool.verify(&secret, None, Standing::Open).await.unwrap();
     assert!(poll(heavy.as_mut()).is_pending());
     drop(all);
     assert_eq!(heavy.await.unwrap().right, Verdict::Right);
@@ -199,7 +224,7 @@ async fn a_panic_costs_one_answer_and_no_worker() {
     let result: Result<(), _> = pool.run(0, |_| panic!("on purpose")).await;
     assert!(matches!(result, Err(PasswordError::Hash)));
     assert_eq!(pool.load().busy, 0);
-    pool.verify(&password("correct horse"), None).await.unwrap();
+    pool.verify(&password("correct horse"), None, Standing::Open).await.unwrap();
 }
 
 #[tokio::test]

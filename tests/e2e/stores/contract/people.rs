@@ -1,5 +1,6 @@
 //! Users and their sessions, as the rules have them.
 
+use tollgate_issuer::client::Client;
 use tollgate_issuer::clock::random;
 use tollgate_issuer::credential::new_id;
 use tollgate_issuer::refresh::RefreshToken;
@@ -31,7 +32,9 @@ pub(crate) fn new_user(backend: &Backend, name: &str) -> NewUser {
     NewUser { user, password_hash: "$argon2id$first".to_owned() }
 }
 
+/// A user, and the client of every session.
 pub(crate) async fn add_user(backend: &Backend, store: &Store, name: &str) -> User {
+    store.ensure_client(&Client::first_party("free").unwrap(), backend.now()).await.unwrap();
     let new = new_user(backend, name);
     store.add_user(&new, backend.now()).await.unwrap();
     new.user
