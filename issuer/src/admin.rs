@@ -151,6 +151,9 @@ pub enum OrderError {
     /// There is no such dimension.
     #[error("dimension: must be token, session, subject, client, tenant, key or issuer")]
     Dimension,
+    /// A key of ours is withdrawn, and not only revoked.
+    #[error("value: is a signing key of this issuer; withdraw it instead")]
+    OwnKey,
     /// The password may not be set.
     #[error(transparent)]
     Refused(#[from] PasswordRefused),
@@ -184,6 +187,7 @@ impl OrderError {
             | Self::Permission
             | Self::Plan
             | Self::Dimension
+            | Self::OwnKey
             | Self::Refused(_)
             | Self::Keys(KeyringError::Missing)
             | Self::Store(StoreError::Exists | StoreError::Missing | StoreError::Changed) => {

@@ -206,6 +206,9 @@ pub struct AuditQuery {
     pub after: Option<String>,
 }
 
+/// The digits of an id that are its date.
+const MILLIS_DIGITS: usize = 12;
+
 /// The longest text in an event, in bytes; what is longer is cut. Nobody fills the log by a long name.
 pub const TEXT_BYTES_MAX: usize = 512;
 
@@ -244,20 +247,25 @@ impl AuditEvent {
 
 /// A text without control characters, cut to what is kept.
 fn bounded(text: &str) -> String {
-    let mut end = text.len().min(TEXT_BYTES_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
+    let mut kept = String::new();
+    for character in text.chars() {
+        let character = if character.is_control() { '\u{fffd}' } else { character };
+        if kept.len() + character.len_utf8() > TEXT_BYTES_MAX {
+            break;
+        }
+        kept.push(character);
     }
-    let kept = text.get(..end).unwrap_or_default();
-    kept.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+    kept
 }
 
-/// A new id: the millisecond it is and 80 random bits, in hex, so that ids sort by date.
+/// A new id: the millisecond it is and 80 random bits, in hex, so that ids sort by date; and after the id `last`, also when
+/// the date was set back.
 ///
 /// # Errors
 /// [`EntropyError`] when there are no random bytes.
-pub fn new_audit_id(host: &dyn Host) -> Result<String, EntropyError> {
-    let millis = host.now().wall.0;
+pub fn new_audit_id(last: Option<&str>, host: &dyn Host) -> Result<String, EntropyError> {
+    let last = last.and_then(|id| u64::from_str_radix(id.get(..MILLIS_DIGITS)?, 16).ok());
+    let millis = host.now().wall.0.max(last.map_or(0, |millis| millis.saturating_add(1)));
     let random = random::<10>(host)?;
     let mut id = format!("{millis:012x}");
     for byte in random {
@@ -286,5 +294,17 @@ mod tests {
         assert_eq!(event.actor, "user\u{fffd}admin");
         assert_eq!(event.target.len(), TEXT_BYTES_MAX);
         assert_eq!(event.detail, "a\u{fffd}\u{fffd}b\u{fffd}[0m");
+        let controls = AuditEvent::done("user", Action::Login, &"\n".repeat(600));
+        assert!(controls.target.len() <= TEXT_BYTES_MAX, "what they are replaced by is longer");
+    }
+
+    #[test]
+    fn each_id_comes_after_the_one_before_it() {
+        let host = crate::clock::SystemHost::new();
+        let first = new_audit_id(None, &host).unwrap();
+        let second = new_audit_id(Some(&first), &host).unwrap();
+        assert!(second > first);
+        let ahead = format!("{:012x}ff", host.now().wall.0 + 3_600_000);
+        assert!(new_audit_id(Some(&ahead), &host).unwrap() > ahead, "another's clock is ahead");
     }
 }

@@ -72,7 +72,9 @@ pub struct Grants {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClientFault {
     /// An id that could not stand in a header, a form or a log as it is.
-    #[error("id: must be 1 to {ID_BYTES_MAX} letters, digits, dots, hyphens, underscores or tildes")]
+    #[error(
+        "id: must be 1 to {ID_BYTES_MAX} letters, digits, dots, hyphens, underscores or tildes, and not begin with u_"
+    )]
     Id,
     /// A name that is empty, too long, or has control characters.
     #[error("{0}: must be 1 to {ID_BYTES_MAX} bytes long, without control characters")]

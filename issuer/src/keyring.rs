@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use aws_lc_rs::hmac;
 use base64ct::{Base64UrlUnpadded, Encoding};
+use tokio::sync::Mutex;
 use tollgate_shared::id::KeyId;
 use tollgate_shared::time::UnixSeconds;
 use tollgate_shared::token::SigningKey;
@@ -32,6 +33,8 @@ pub struct Keyring {
     pub feed: SigningKey,
     /// Sign tokens.
     pub signing: SigningKeys,
+    /// Held while they are changed: or what was read before another's change could take the place of that change.
+    changing: Mutex<()>,
     encryption: EncryptionKeys,
     refresh: Derived,
     shared_cache: Derived,
@@ -116,9 +119,22 @@ impl Keyring {
         let schedule = settings.keys.schedule(settings.token);
         let moment = Moment { now, serving_since: now };
         let view = change(store, &encryption, &schedule, moment, host, &Intent::Open(adopted)).await?.0;
+        seal_anew(store, &encryption, now, host).await?;
         forget_adopted_file(data_dir)?;
         let signing = SigningKeys::new(view);
-        Ok(Self { feed, signing, encryption, refresh, shared_cache, throttle, requests, serving_since: now })
+        let changing = Mutex::default();
+        let serving_since = now;
+        Ok(Self {
+            feed,
+            signing,
+            changing,
+            encryption,
+            refresh,
+            shared_cache,
+            throttle,
+            requests,
+            serving_since,
+        })
     }
 
     /// Derives refresh tokens from the ones before them.
@@ -197,6 +213,7 @@ impl App {
     }
 
     async fn change_keys(&self, intent: &Intent) -> Result<(), KeyringError> {
+        let _alone = self.keys.changing.lock().await;
         let schedule = self.settings.keys.schedule(self.settings.token);
         // The feed's clock: it does not go back, also when the date is set.
         let moment = Moment { now: self.feed.now().seconds(), serving_since: self.keys.serving_since };
@@ -267,6 +284,37 @@ async fn change(
             }
         }
     }
+}
+
+/// Seals the private keys under the first key-encryption key that another one seals, so that the other can go.
+async fn seal_anew(
+    store: &Store,
+    encryption: &EncryptionKeys,
+    now: UnixSeconds,
+    host: &Arc<dyn Host>,
+) -> Result<(), KeyringError> {
+    let anew = |rows: Vec<KeyRow>| -> Result<(Vec<KeyRow>, String), KeyringError> {
+        let records = read(rows)?;
+        let jwks = KeyView::of(&records, encryption)?.jwks;
+        let mut changed = Vec::new();
+        for record in &records {
+            changed.extend(record.resealed(encryption, &**host)?.as_ref().map(KeyRow::from));
+        }
+        Ok((changed, jwks))
+    };
+    if anew(store.signing_keys().await?)?.0.is_empty() {
+        return Ok(());
+    }
+    store
+        .change_signing_keys(now, |rows| {
+            let (rows, jwks) = anew(rows).map_err(|error| {
+                tracing::error!(%error, "signing keys");
+                StoreError::Corrupt("signing_keys")
+            })?;
+            Ok(KeyChange { rows, jwks, withdrawn: None })
+        })
+        .await?;
+    Ok(())
 }
 
 enum Attempt {

@@ -124,7 +124,7 @@ impl App {
         let metrics = Arc::new(Metrics::default());
         let redis = settings.redis.clone();
         let redis = redis.map(|redis| Redis::new(redis, Arc::clone(&host), Arc::clone(&metrics)));
-        let shared = redis.map(|redis| (redis, keys.shared_cache_key().clone()));
+        let shared = redis.clone().map(|redis| (redis, keys.shared_cache_key().clone()));
         let cache = Cache::new(settings.cache, &store, shared, &host, &metrics);
         let (closing, closing_seen) = watch::channel(false);
         let feed =
@@ -135,8 +135,6 @@ impl App {
         let plans =
             PlanBook::new(settings.issuer.clone(), settings.plans.clone(), settings.default_plan.clone());
         let metadata = Metadata::new(&settings.issuer, &[settings.keys.new_key.algorithm()]);
-        let redis =
-            settings.redis.clone().map(|redis| Redis::new(redis, Arc::clone(&host), Arc::clone(&metrics)));
         let throttle = throttle(&settings, &keys, redis.clone(), &host, &metrics);
         let load = Mutex::new(LoadReport::new(host.now().monotonic));
         let edges_seen = Mutex::new(BTreeMap::new());

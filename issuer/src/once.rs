@@ -6,7 +6,9 @@
 //!
 //! The key is reserved before anything is done; who comes meanwhile with the same request waits for the answer. Answers are
 //! kept for a day and sealed, because some hold a secret that is shown once: who lost the first answer gets it again, and who
-//! has the database alone gets nothing. Failures of ours are not kept, so the request can be tried again.
+//! has the database alone gets nothing. Failures of ours are not kept, so the request can be tried again; what the first
+//! try made although it failed has the id that the second one would give it, and is not made twice. Only of secrets there may
+//! be one too many then, which nobody was told: it is listed with its client, and can be withdrawn.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +19,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use base64ct::{Base64UrlUnpadded, Encoding};
 use serde_json::{Map, Value};
 
 use crate::access::Operator;
@@ -37,6 +40,18 @@ const LOOK_PAUSE: Duration = Duration::from_millis(50);
 /// The headers that are kept with an answer.
 const KEPT_HEADERS: [HeaderName; 4] =
     [header::CONTENT_TYPE, header::CACHE_CONTROL, header::ETAG, header::LOCATION];
+
+/// The id of what a request makes, if the caller names none: the same however often the request is carried out.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewId([u8; 32]);
+
+impl NewId {
+    /// It, behind a prefix.
+    pub(crate) fn with(self, prefix: &str) -> String {
+        let bits = self.0.first_chunk::<16>().map_or(&[][..], <[u8; 16]>::as_slice);
+        format!("{prefix}{}", Base64UrlUnpadded::encode_string(bits))
+    }
+}
 
 /// Carries out a request, or answers as it was answered before.
 pub(crate) async fn once(
@@ -96,7 +111,10 @@ async fn answer(
             }
         }
     }
-    let response = next.run(Request::from_parts(parts, Body::from(body))).await;
+    let mut request = Request::from_parts(parts, Body::from(body));
+    let id = app.keys.request_digest(&[b"id", operator.as_bytes(), key.as_bytes(), &digest]);
+    request.extensions_mut().insert(NewId(id));
+    let response = next.run(request).await;
     keep(app, operator, key, response).await
 }
 

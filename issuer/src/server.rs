@@ -5,7 +5,7 @@ mod patient;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -175,32 +175,41 @@ async fn accept(app: &Arc<App>, listener: &TcpListener, shutdown: impl Future<Ou
     }
 }
 
-/// How many connections each address has.
+/// How many connections each site has.
 type Places = Arc<Mutex<HashMap<IpAddr, usize>>>;
 
-/// A connection's place among those of its address, given back when it ends.
+/// A connection's place among those of its site, given back when it ends.
 #[derive(Debug)]
 struct Place {
     places: Places,
-    peer: IpAddr,
+    site: IpAddr,
+}
+
+/// Those who are counted as one: an IPv4 address, or the /64 of IPv6 in which one customer has all addresses.
+fn site(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
+    }
 }
 
 impl Place {
-    /// `None` when the address has as many as it may.
+    /// `None` when the site has as many as it may.
     fn take(places: &Places, peer: IpAddr, settings: &Settings) -> Option<Self> {
         let mut taken = places.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = taken.entry(peer).or_default();
+        let site = site(peer);
+        let count = taken.entry(site).or_default();
         let free = *count < settings.connections_per_address_max
             || settings.trusted_proxies.covers(peer.to_canonical());
         *count += usize::from(free);
-        free.then(|| Self { places: Arc::clone(places), peer })
+        free.then(|| Self { places: Arc::clone(places), site })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Entry::Occupied(mut count) = taken.entry(self.peer) {
+        if let Entry::Occupied(mut count) = taken.entry(self.site) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();
@@ -295,5 +304,19 @@ async fn keep_house(app: Arc<App>) {
         if let Err(error) = app.keep_house().await {
             tracing::warn!(%error, "housekeeping failed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_site_is_an_ipv4_address_or_a_64_of_ipv6() {
+        let same = |one: &str, other: &str| site(one.parse().unwrap()) == site(other.parse().unwrap());
+        assert!(same("2001:db8:1:2::1", "2001:db8:1:2:ffff:ffff:ffff:ffff"));
+        assert!(!same("2001:db8:1:2::1", "2001:db8:1:3::1"));
+        assert!(same("192.0.2.1", "::ffff:192.0.2.1"));
+        assert!(!same("192.0.2.1", "192.0.2.2"));
     }
 }

@@ -100,6 +100,10 @@ impl App {
             let new = order.checked(&self.plans, &*self.host)?;
             self.known_roles(&new.client.roles).await?;
             self.known_tenant(new.client.tenant.as_deref()).await?;
+            // Both are `sub` of tokens, and one must not be taken for the other (RFC 9068 section 5).
+            if self.store.user(&id).await?.is_some() {
+                return Err(StoreError::Exists.into());
+            }
             self.store.add_client(&new.client, self.host.seconds()).await?;
             let revision = self.client(&id).await?.1;
             Ok((new, revision))

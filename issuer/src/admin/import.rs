@@ -156,7 +156,13 @@ impl App {
         let entry = Entry { actor, action: Action::UserImport, target: &id, detail: username.clone() };
         let user = User { id: id.clone(), username, plan, roles, scopes, tenant, disabled };
         let new = NewUser { user, password_hash: password_hash.as_str().to_owned() };
-        let adding = async { Ok(self.store.add_user(&new, self.host.seconds()).await?) };
+        let adding = async {
+            // Both are `sub` of tokens, and one must not be taken for the other (RFC 9068 section 5).
+            if self.store.client(&id).await?.is_some() {
+                return Err(StoreError::Exists.into());
+            }
+            Ok(self.store.add_user(&new, self.host.seconds()).await?)
+        };
         match self.recorded(entry, adding).await {
             Ok(()) => report.added += 1,
             // Its id is another user's, or its name was taken a moment ago by what has not ended yet.

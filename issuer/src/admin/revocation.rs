@@ -29,6 +29,12 @@ impl App {
         let entry = Entry { actor, action: Action::Revocation, target: &target, detail };
         let revoking = async {
             let order = self.revocation_order(dimension, value, issuer, reason)?;
+            // It would go on signing, and nobody would believe it. To withdraw it is another order, for who may change keys.
+            if let RevocationOrder::Value { dimension: Dimension::Key, issuer: None, value } = &order
+                && self.store.signing_keys().await?.iter().any(|key| key.kid == *value)
+            {
+                return Err(OrderError::OwnKey);
+            }
             Ok(self.feed.revoke(&order, reason, actor.as_str()).await?)
         };
         self.recorded(entry, revoking).await

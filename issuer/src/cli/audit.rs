@@ -8,7 +8,7 @@ use tollgate_shared::time::UnixSeconds;
 use super::CliError;
 use crate::app::App;
 use crate::audit::AuditQuery;
-use crate::routes::admin::audit::{EXPORT_PAGE, written_lines};
+use crate::routes::admin::audit::{EXPORT_PAGE, is_full, written_lines};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AuditCommand {
@@ -69,7 +69,11 @@ pub(super) async fn run(app: &App, command: AuditCommand, output: &mut impl Writ
                 let events = app.store.audit(&query, EXPORT_PAGE).await?;
                 let Some(last) = events.last() else { return Ok(()) };
                 query.after = Some(last.id.clone());
+                let is_last = !is_full(&events);
                 output.write_all(written_lines(events).as_bytes())?;
+                if is_last {
+                    return Ok(());
+                }
             }
         }
     }

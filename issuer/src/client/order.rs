@@ -5,6 +5,9 @@ use crate::clock::Host;
 use crate::credential::new_id;
 use crate::quota::PlanBook;
 
+/// What no id of a client begins with: ids of users do.
+const USER_ID_PREFIX: &str = "u_";
+
 /// A client that is wanted.
 #[derive(Debug, Clone, Default)]
 pub struct ClientOrder {
@@ -57,6 +60,8 @@ impl ClientOrder {
     pub fn checked(self, plans: &PlanBook, host: &dyn Host) -> Result<NewClient, ClientFault> {
         let Self { id, name, auth, grants, scopes, roles, plan, tenant, may_introspect } = self;
         let id = match id {
+            // Both are `sub` of tokens, and a client must not be taken for a user (RFC 9068 section 5).
+            Some(id) if id.starts_with(USER_ID_PREFIX) => return Err(ClientFault::Id),
             Some(id) => client_id(&id).ok_or(ClientFault::Id)?,
             None => client_id(&new_id("c_", host)?).ok_or(ClientFault::Id)?,
         };

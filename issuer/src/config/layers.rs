@@ -143,8 +143,16 @@ fn read(values: Table, source_of: &Source) -> Result<Document, ConfigError> {
             let key = unknown_key(&key, &problem);
             return ConfigError::Unknown { key, source_of: source_of.clone() };
         }
-        ConfigError::Type { key, problem, source_of: source_of.clone() }
+        ConfigError::Type { key, problem: without_value(&problem), source_of: source_of.clone() }
     })
+}
+
+/// What was expected, without what was written: that may be a password in the place of something else.
+fn without_value(problem: &str) -> String {
+    match problem.split_once(", expected ") {
+        Some((written, expected)) if written.starts_with("invalid ") => format!("expected {expected}"),
+        Some(_) | None => problem.to_owned(),
+    }
 }
 
 /// The path of the key that is not known: serde names it in its message, its parents are in the path.

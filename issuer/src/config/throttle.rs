@@ -62,7 +62,7 @@ impl Default for ThrottleDocument {
             total_per_second: 1000,
             total_burst: 1000,
             account_failures: 5,
-            delay_first_ms: 1000,
+            delay_first_ms: 60_000,
             delay_max_seconds: 900,
             account_failures_max: 100,
             lock_seconds: DAY_SECONDS,
@@ -121,7 +121,7 @@ impl ThrottleDocument {
             ..
         } = *self;
         within((1..=100).contains(&account_failures), "throttle.account_failures", "1 to 100")?;
-        within((1..=60_000).contains(&delay_first_ms), "throttle.delay_first_ms", "1 to 60000")?;
+        within((1..=3_600_000).contains(&delay_first_ms), "throttle.delay_first_ms", "1 to 3600000")?;
         within((1..=DAY_SECONDS).contains(&delay_max_seconds), "throttle.delay_max_seconds", "1 to 86400")?;
         // NIST SP 800-63B allows no more than a hundred.
         within((1..=100).contains(&account_failures_max), "throttle.account_failures_max", "1 to 100")?;
@@ -220,7 +220,7 @@ mod tests {
         assert_eq!(settings.network, Rate::new(60, 60_000, 60));
         assert_eq!(settings.total, Rate::new(1000, 1000, 1000));
         let Ladder { free, first_ms, max_ms, failures_max, lock_ms, memory_ms } = settings.failures;
-        assert_eq!((free, first_ms, max_ms), (5, 1000, 900_000));
+        assert_eq!((free, first_ms, max_ms), (5, 60_000, 900_000));
         assert_eq!((failures_max, lock_ms, memory_ms), (100, 86_400_000, 86_400_000));
         let limits = [settings.address_accounts, settings.network_accounts, settings.total_accounts];
         assert_eq!(limits.map(|distinct| distinct.limit), [10, 30, 500]);

@@ -257,6 +257,7 @@ impl From<OrderError> for Refusal {
             | OrderError::Permission
             | OrderError::Plan
             | OrderError::Dimension
+            | OrderError::OwnKey
             | OrderError::Refused(_) => Self::Invalid(error.to_string()),
             OrderError::Client(ClientFault::UnknownSecret) | OrderError::Keys(KeyringError::Missing) => {
                 Self::NotFound

@@ -161,6 +161,16 @@ impl KeyRecord {
         if *key.key_id() == self.id { Ok(key) } else { Err(KeyRecordError::OtherKey) }
     }
 
+    /// The same, sealed under the first of `keys`; `None` when it is already, or has no private half any more.
+    ///
+    /// # Errors
+    /// See [`KeyRecordError`].
+    pub fn resealed(&self, keys: &EncryptionKeys, host: &dyn Host) -> Result<Option<Self>, KeyRecordError> {
+        let Some(sealed) = &self.sealed else { return Ok(None) };
+        let anew = keys.resealed(self.label(), sealed, host)?;
+        Ok(anew.map(|sealed| Self { sealed: Some(sealed), ..self.clone() }))
+    }
+
     /// Whether verifiers are told of it.
     #[must_use]
     pub fn is_published(&self) -> bool {

@@ -17,16 +17,19 @@ const PART_SECONDS: u64 = 30 * 86_400;
 const PARTS_AHEAD: u64 = 2;
 
 impl Store {
-    /// Adds these events, in one transaction.
+    /// Adds these events, in one transaction. Their ids are in the order of commits, whichever replica adds them: who reads
+    /// on after an event misses none that was added earlier.
     ///
     /// # Errors
     /// [`StoreError`]; none was added then.
     pub async fn add_audit(&self, events: &[AuditEvent], host: &dyn Host) -> Result<(), StoreError> {
         self.home
             .run(move || async move {
-                let mut write = self.home.write(&[]).await?;
+                let mut write = self.home.write(&[Lock::Audit]).await?;
+                let mut last: Option<String> =
+                    sqlx::query_scalar("SELECT MAX(id) FROM audit").fetch_one(&mut *write).await?;
                 for event in events {
-                    add(&mut write, event, host).await?;
+                    last = Some(add(&mut write, last.as_deref(), event, host).await?);
                 }
                 write.commit().await?;
                 Ok(())
@@ -88,14 +91,20 @@ impl Store {
     }
 }
 
-/// Adds one event, within a transaction.
-pub(super) async fn add(write: &mut Tx, event: &AuditEvent, host: &dyn Host) -> Result<(), StoreError> {
+/// Adds one event, within a transaction that has the log's lock, after the one with the id `last`. Tells its id.
+async fn add(
+    write: &mut Tx,
+    last: Option<&str>,
+    event: &AuditEvent,
+    host: &dyn Host,
+) -> Result<String, StoreError> {
     let AuditEvent { actor, action, target, outcome, address, detail } = event;
+    let id = new_audit_id(last, host)?;
     sqlx::query(
         "INSERT INTO audit (id, at, actor, action, target, outcome, address, detail) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
-    .bind(new_audit_id(host)?)
+    .bind(&id)
     .bind(signed(host.seconds().0))
     .bind(actor)
     .bind(action.name())
@@ -105,7 +114,7 @@ pub(super) async fn add(write: &mut Tx, event: &AuditEvent, host: &dyn Host) -> 
     .bind(detail)
     .execute(&mut **write)
     .await?;
-    Ok(())
+    Ok(id)
 }
 
 async fn prune(database: &Database, before: UnixSeconds) -> Result<u64, StoreError> {

@@ -59,6 +59,8 @@ pub(super) enum Lock<'n> {
     Meta,
     /// The signing keys.
     Keys,
+    /// The audit log, whose ids are in the order of commits.
+    Audit,
     /// What a user has: password, sessions, refresh tokens.
     User(&'n str),
     /// A slot of users, shared with others that use it.
@@ -78,6 +80,7 @@ impl Lock<'_> {
             | Self::Quota
             | Self::Meta
             | Self::Keys
+            | Self::Audit
             | Self::User(_)
             | Self::SlotMove(_)
             | Self::Name(_) => "pg_advisory_xact_lock",
@@ -91,6 +94,7 @@ impl Lock<'_> {
             Self::Quota => (b"quota", b""),
             Self::Meta => (b"meta", b""),
             Self::Keys => (b"keys", b""),
+            Self::Audit => (b"audit", b""),
             Self::User(id) => (b"user", id.as_bytes()),
             Self::SlotUse(slot) | Self::SlotMove(slot) => (b"slot", std::slice::from_ref(slot)),
             Self::Name(name) => (b"name", name.as_bytes()),

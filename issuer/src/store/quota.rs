@@ -104,21 +104,32 @@ impl Store {
             .await
     }
 
-    /// The plans that set the limits of what is wanted: that of the user it is of, if it is of one of ours. They are looked up
+    /// The plans that set the limits of what is wanted: that of the user or client it is of, if it is of one of ours. They are looked up
     /// before the accounts are locked, for the user may be in another database.
     async fn plans_wanted(&self, batch: &Batch, plans: &PlanBook) -> Result<Vec<Plan>, StoreError> {
         let mut wanted = Vec::with_capacity(batch.wants.len());
+        let mut known = BTreeMap::new();
         for want in &batch.wants {
             let plan = match plans.own_subject(&want.bucket) {
                 Some(subject) => {
-                    let user = self.user(subject).await?;
-                    plans.named(user.as_ref().map(|known| known.user.plan.as_str()))
+                    if !known.contains_key(subject) {
+                        known.insert(subject, self.plan_of(subject).await?);
+                    }
+                    plans.named(known.get(subject).and_then(Option::as_deref))
                 }
                 None => plans.default_plan(),
             };
             wanted.push(plan);
         }
         Ok(wanted)
+    }
+
+    /// The name of the plan of a user, or of a client whose own tokens have its id as their subject.
+    async fn plan_of(&self, subject: &str) -> Result<Option<String>, StoreError> {
+        if let Some(known) = self.user(subject).await? {
+            return Ok(Some(known.user.plan));
+        }
+        Ok(self.client(subject).await?.map(|(client, _)| client.plan))
     }
 
     /// Removes the shares of windows that ended long ago and the answers of spenders that are gone. Accounts stay: bills

@@ -154,7 +154,7 @@ pub(super) async fn note_login(
     sqlx::query(
         "INSERT INTO login_events (id, at, user_id, outcome, address, device) VALUES ($1, $2, $3, 'done', $4, $5)",
     )
-    .bind(new_audit_id(host)?)
+    .bind(new_audit_id(None, host)?)
     .bind(signed(dates.issued_at.0))
     .bind(session.user_id)
     .bind(session.address)

@@ -479,7 +479,7 @@ async fn a_client_that_can_prove_who_it_is_has_to_before_anybody_logs_in_to_it()
 async fn a_client_that_may_not_refresh_gets_nothing_to_refresh_with() {
     let bench = Bench::new().await;
     bench.user("alice").await;
-    let client = json!({ "id": "kiosk", "name": "Kiosk", "grants": ["login"], "authentication": "none" });
+    let client = json!({ "id": "kiosk", "name": "Kiosk", "grants": ["login"], "auth": "none" });
     let added = bench.post("/v1/admin/clients", Some(&bench.operator), &client).await;
     assert_eq!(added.status, StatusCode::CREATED, "{:?}", added.json());
     let login = json!({ "username": "alice", "password": PASSWORD, "client_id": "kiosk" });

@@ -48,6 +48,15 @@ fn a_file_that_is_no_toml_is_refused_by_its_line_and_not_by_what_is_in_it() {
     let syntax = fault(Some(file), &[], &Flags::default());
     assert!(syntax.contains("issuer.toml:3: not valid TOML"), "{syntax}");
     assert!(!syntax.contains("satchel"), "{syntax}");
+    for file in [
+        "redis = \"redis://:satchel@cache\"\n",
+        "[database]\nshard_urls = \"postgres://tollgate:satchel@db/one\"\n",
+        "[token]\nlifetime_seconds = \"satchel\"\n",
+    ] {
+        let kind = fault(Some(file), &[], &Flags::default());
+        assert!(kind.contains("issuer.toml") && kind.contains("expected "), "{kind}");
+        assert!(!kind.contains("satchel"), "{kind}");
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Guards the counters of one process: a bounded number of records, none of which is dropped before it is over.
+//! Guards the counters of one process: a bounded number of records. Before its time none goes but, when there is no room, a
+//! count of failures that delays nobody yet: or names that are made up would fill the room, and nobody could log in.
 //!
 //! *What comes in:* keys that any client can make new ones of. *What goes out:* what the rules say, or that there is no room.
 //! *What an attacker gains if this is wrong:* the machine's memory, or a lock that is forgotten because others came.
@@ -10,6 +11,9 @@ use super::counters::{CounterError, Counters, Place, Reservation, Standing};
 use super::key::{Digest, Key, Kind};
 use super::rule::{Count, Crowd, Distinct, Failures, Ladder, Rate, Rung, Seen, Step, Turn};
 use crate::clock::Host;
+
+/// So many records are looked at to find one that may go.
+const LOOKS_MAX: usize = 64;
 
 /// Counters of this process alone, on its monotonic clock.
 #[derive(Debug)]
@@ -125,7 +129,9 @@ impl State {
         };
         let (rung, next) = ladder.step(record, step, now);
         match next {
-            Some(_) if record.is_none() && !room => return Err(CounterError::Full),
+            Some(_) if record.is_none() && !room && !table.forget_undelayed(now) => {
+                return Err(CounterError::Full);
+            }
             Some(next) => table.put(key.digest, Record::Ladder(next)),
             None => {
                 table.take(&key.digest);
@@ -183,6 +189,18 @@ impl Table {
             }
             self.take(&digest);
         }
+    }
+
+    /// Drops the failures that would be over first of those that delay nobody. What an attacker gains by it is a few more
+    /// guesses at one account, for as many attempts as fill the table.
+    fn forget_undelayed(&mut self, now: u64) -> bool {
+        let is_undelayed = |record: &Record| match record {
+            Record::Ladder(failures) => failures.until_ms <= now,
+            Record::Rate { .. } | Record::Distinct { .. } => false,
+        };
+        let mut first = self.expiries.iter().take(LOOKS_MAX).map(|(_, digest)| *digest);
+        let found = first.find(|digest| self.records.get(digest).is_some_and(is_undelayed));
+        found.is_some_and(|digest| self.take(&digest).is_some())
     }
 
     fn put(&mut self, digest: Digest, record: Record) {

@@ -121,7 +121,7 @@ pub enum Rung {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Failures {
     failures: u64,
-    until_ms: u64,
+    pub(super) until_ms: u64,
     pub(super) expires_ms: u64,
 }
 

@@ -172,7 +172,7 @@ async fn an_account_is_locked_for_longer_and_longer_and_its_password_is_then_of_
     for _ in 0..5 {
         bench.proceed("alice", None, Outcome::Failed).await;
     }
-    for seconds in [1, 2, 4, 8, 16] {
+    for seconds in [60, 120, 240, 480, 900] {
         assert!(bench.is_locked("alice", None).await);
         bench.host.advance(seconds * 1000 - 1);
         // A right password does not open a locked account.
@@ -184,11 +184,31 @@ async fn an_account_is_locked_for_longer_and_longer_and_its_password_is_then_of_
         bench.proceed("alice", None, Outcome::Failed).await;
     }
     assert!(!bench.is_locked("Alice", None).await, "another name is another account");
-    bench.host.advance(32_000);
+    bench.host.advance(900_000);
     bench.proceed("alice", None, Outcome::Succeeded).await;
     for _ in 0..5 {
         bench.proceed("alice", None, Outcome::Failed).await;
     }
+}
+
+#[tokio::test]
+async fn an_account_is_guessed_at_five_times_in_a_minute_and_no_more() {
+    let bench = Bench::new(of_accounts());
+    let mut guesses = Vec::new();
+    for second in 0..1800_u64 {
+        match bench.admit("alice", None).await {
+            Admission::Proceed(pass) => {
+                drop(bench.throttle.note(pass, Outcome::Failed).await);
+                guesses.push(second);
+            }
+            Admission::Locked(pass) => drop(bench.throttle.note(pass, Outcome::Failed).await),
+            Admission::TooMany(refused) => panic!("{refused:?}"),
+        }
+        bench.host.advance(1000);
+    }
+    let within = |start: u64| guesses.iter().filter(|guess| (start..start + 60).contains(guess)).count();
+    assert_eq!(guesses.iter().map(|guess| within(*guess)).max(), Some(5), "{guesses:?}");
+    assert!(guesses.len() > 5, "and it goes on");
 }
 
 #[tokio::test]
@@ -315,13 +335,13 @@ async fn under_attack_one_failure_delays_unknown_devices_and_it_is_reported_once
 #[tokio::test]
 async fn without_room_a_new_key_is_refused_and_never_admitted() {
     let bench = Bench::new(ThrottleSettings { entries_max: 20, ..of_accounts() });
-    for user in 0..20 {
-        drop(bench.admit(&format!("user{user}"), None).await);
+    for user in (0..20).flat_map(|user| [user; 5]) {
+        bench.proceed(&format!("user{user}"), None, Outcome::Failed).await;
     }
     let admission = bench.admit("user20", None).await;
     let Admission::TooMany(refused) = admission else { panic!("{admission:?}") };
     assert_eq!(refused, TooMany { of: Excessive::Counters, retry_after_seconds: 60 });
-    bench.proceed("user3", None, Outcome::Failed).await;
+    assert!(bench.is_locked("user3", None).await);
 }
 
 #[tokio::test]

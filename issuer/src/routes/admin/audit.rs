@@ -126,9 +126,16 @@ async fn lines(app: Arc<App>, query: AuditQuery) -> Result<Response, Refusal> {
         };
         let Some(last) = events.last() else { return Ok(None) };
         let query = AuditQuery { after: Some(last.id.clone()), ..query };
-        Ok::<_, StoreError>(Some((Bytes::from(written_lines(events)), Some((app, query, None)))))
+        let next = is_full(&events).then_some((app, query, None));
+        Ok::<_, StoreError>(Some((Bytes::from(written_lines(events)), next)))
     });
     Ok(([NO_STORE, (header::CONTENT_TYPE, NDJSON)], Body::from_stream(pages)).into_response())
+}
+
+/// Whether there may be more events after these. A page that is not full is the last one, although events are added while an
+/// export is read: or it might not end.
+pub(crate) fn is_full(page: &[AuditRecord]) -> bool {
+    page.len() >= EXPORT_PAGE as usize
 }
 
 /// These events, a line each.

@@ -17,6 +17,7 @@ use crate::app::App;
 use crate::body::Json;
 use crate::client::{AuthenticationOrder, Client, ClientAuthentication, ClientOrder};
 use crate::error::Refusal;
+use crate::once::NewId;
 use crate::store::Revision;
 
 /// How a client proves who it is.
@@ -39,7 +40,7 @@ pub(crate) enum AuthBody {
 #[schema(as = NewClient)]
 pub(crate) struct NewClientBody {
     /// By what it shall be known; something new when missing.
-    #[schema(min_length = 1, max_length = 255, pattern = "^[A-Za-z0-9._~-]+$")]
+    #[schema(min_length = 1, max_length = 255, pattern = "^(?!u_)[A-Za-z0-9._~-]+$")]
     id: Option<String>,
     /// What people call it: at most 255 bytes.
     #[schema(min_length = 1, max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
@@ -200,6 +201,7 @@ pub(crate) fn answer((client, revision): (Client, Revision)) -> ClientAnswer {
 pub(crate) async fn add(
     State(app): State<Arc<App>>,
     Extension(operator): Extension<Operator>,
+    new_id: Option<Extension<NewId>>,
     Json(body): Json<NewClientBody>,
 ) -> Result<Response, Refusal> {
     let NewClientBody { id, name, auth, jwks, grants, scopes, roles, plan, tenant, may_introspect } = body;
@@ -212,6 +214,7 @@ pub(crate) async fn add(
             return Err(Refusal::Invalid("jwks: goes with private_key_jwt only".to_owned()));
         }
     };
+    let id = id.or_else(|| new_id.map(|Extension(id)| id.with("c_")));
     let order = ClientOrder { id, name, auth, grants, scopes, roles, plan, tenant, may_introspect };
     let (new, revision) = app.add_client(order, &operator.actor()).await?;
     let client_secret = new.secret.map(|secret| secret.reveal().to_owned());
@@ -266,10 +269,12 @@ pub(crate) async fn add_secret(
     Extension(operator): Extension<Operator>,
     Id(id): Id,
 ) -> Result<Response, Refusal> {
+    // Whatever else was changed: adding a secret takes nothing from anybody.
     let any = crate::admin::Condition::Any;
     let (secret, revision) = app.add_client_secret(&id, &any, &operator.actor()).await?;
     let body = SecretAnswer { id: secret.kept.id.clone(), client_secret: secret.reveal().to_owned() };
-    created(&["clients", &id, "secrets", &body.id], revision.version, &body)
+    // A secret cannot be asked for, so the place to look is that of its client, whose version this is.
+    created(&["clients", &id], revision.version, &body)
 }
 
 /// `DELETE /v1/admin/clients/{id}/secrets/{secret}`

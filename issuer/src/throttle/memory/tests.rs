@@ -48,6 +48,21 @@ fn a_key_too_many_is_refused_and_no_lock_is_forgotten_for_it() {
 }
 
 #[test]
+fn made_up_names_do_not_keep_others_from_logging_in() {
+    let mut state = State::new(ROOM);
+    let patient = Ladder { free: 2, memory_ms: 1_000_000, ..ladder() };
+    let mut attempt =
+        |n, now| state.ladder(&key(Kind::Account, n), patient, Step::Attempt, now).map_err(|_| "full");
+    // One account is delayed; the names after it have failed once each, and fill the room again and again.
+    assert!(matches!(attempt(0, 0), Ok(Rung::Free(_))));
+    assert!(matches!(attempt(0, 0), Ok(Rung::Free(_))));
+    for n in 1..200 {
+        assert!(matches!(attempt(n, u64::from(n)), Ok(Rung::Free(_))), "{n}");
+    }
+    assert!(matches!(attempt(0, 200), Ok(Rung::Delayed(_))), "what is delayed stays so");
+}
+
+#[test]
 fn kinds_do_not_crowd_each_other_out() {
     let mut state = State::new(ROOM);
     for n in 0..4 {

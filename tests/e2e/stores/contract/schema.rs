@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use sqlx::any::AnyPoolOptions;
+use tollgate_issuer::client::Client;
 use tollgate_issuer::credential::CredentialKind;
 use tollgate_shared::revocation::{Position, StatusIndex};
 use tollgate_shared::time::UnixSeconds;
@@ -76,6 +77,7 @@ async fn what_the_version_before_kept_is_kept() {
     assert!(store.credential(CredentialKind::Operator, "c_1").await.unwrap().is_some());
     assert_eq!(store.edges().await.unwrap()[0].seen.unwrap().position, Position(3));
     // And it goes on from there.
+    store.ensure_client(&Client::first_party("free").unwrap(), backend.now()).await.unwrap();
     let session = start(&backend, &store, "u_alice").await;
     child(&backend, &store, &session.token).await;
     assert_eq!(store.take_block(backend.now(), backend.now().plus(60)).await.unwrap().number, 1);
