@@ -248,8 +248,8 @@ impl App {
                 let refresh_token = child.reveal();
                 Ok(SessionTokens { access_token, expires_in: lives_for(dates), scope, refresh_token })
             }
-            Rotation::Reused { session } => {
-                self.feed.publish_outbox().await?;
+            Rotation::Reused { session, wished } => {
+                self.feed.publish(&wished).await?;
                 let actor = format!("client {client}");
                 let event = AuditEvent::done(&actor, Action::RefreshReuse, &session.user_id);
                 self.audit(event.ended(AuditOutcome::Refused).saying(&session.id)).await?;
@@ -305,8 +305,8 @@ impl App {
         reason: EndReason,
         actor: &str,
     ) -> Result<(), StoreError> {
-        self.store.end_session(user_id, session, reason, actor, &*self.host).await?;
-        self.feed.publish_outbox().await?;
+        let wished = self.store.end_session(user_id, session, reason, actor, &*self.host).await?;
+        self.feed.publish(&wished).await?;
         let action = if reason == EndReason::Logout { Action::Logout } else { Action::SessionEnd };
         self.audit(AuditEvent::done(actor, action, user_id).saying(session)).await
     }
@@ -321,8 +321,8 @@ impl App {
         reason: EndReason,
         actor: &str,
     ) -> Result<(), StoreError> {
-        self.store.end_sessions(user_id, reason, actor, &*self.host).await?;
-        self.feed.publish_outbox().await?;
+        let wished = self.store.end_sessions(user_id, reason, actor, &*self.host).await?;
+        self.feed.publish(&wished).await?;
         let action = if reason == EndReason::Logout { Action::Logout } else { Action::SessionEnd };
         self.audit(AuditEvent::done(actor, action, user_id).saying("all")).await
     }
