@@ -13,7 +13,7 @@ use crate::clock::Host;
 use crate::config::FeedSettings;
 use crate::metrics::{FeedKind, Metrics};
 use crate::quota::plans_from_json;
-use crate::store::{FeedRead, LogPart, Logged, RevocationOrder, Store, StoreError};
+use crate::store::{FeedRead, LogPart, Logged, RevocationOrder, Store, StoreError, Wished};
 
 /// A clock that shows the date but never goes back, not even over a restart: edges refuse a message that is older than
 /// what they have, and a date set back would make every message so.
@@ -155,10 +155,21 @@ impl Feed {
         Ok(position)
     }
 
-    /// Publishes the revocations that were decided with a change of a user. When this returns, they are on disk in the log.
+    /// Publishes the revocations that were decided with a change. When this returns, they are on disk in the log.
     ///
     /// # Errors
     /// [`StoreError`]; what was not published is published later.
+    pub async fn publish(&self, wished: &Wished) -> Result<(), StoreError> {
+        if let Some(position) = self.store.publish(wished, &*self.host).await? {
+            self.reached(position);
+        }
+        Ok(())
+    }
+
+    /// Publishes every revocation that waits for it.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the first that was not published; it is published later.
     pub async fn publish_outbox(&self) -> Result<(), StoreError> {
         if let Some(position) = self.store.publish_outbox(&*self.host).await? {
             self.reached(position);

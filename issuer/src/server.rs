@@ -85,9 +85,9 @@ pub async fn serve(
     let app = App::open(settings, host).await?;
     app.publish().await?;
     // Before there are events: adding a part stops all who write to the table.
-    app.store.prepare_parts(app.host.seconds()).await?;
+    if_home_answers(&app, app.store.prepare_parts(app.host.seconds()).await).await?;
     // Before anybody is answered: what was decided before a crash is not served without.
-    app.feed.publish_outbox().await?;
+    if_home_answers(&app, app.feed.publish_outbox().await).await?;
     warm(&app).await;
     let listen = listener.local_addr()?;
     let issuer = app.settings.issuer.as_str();
@@ -117,6 +117,15 @@ pub async fn serve(
     app.cache.settle(SETTLE_TIMEOUT).await;
     app.store.close().await;
     tracing::info!("closed");
+    Ok(())
+}
+
+/// Lets a failure pass that is another database's than home: its users wait for it, and nobody else does.
+async fn if_home_answers(app: &App, result: Result<(), StoreError>) -> Result<(), StoreError> {
+    if let Err(error) = result {
+        app.store.ping().await?;
+        tracing::warn!(%error, "done later");
+    }
     Ok(())
 }
 

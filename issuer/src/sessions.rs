@@ -259,8 +259,8 @@ impl App {
                 let refresh_token = Some(child.reveal());
                 Ok(TokenResponse { access_token, expires_in: lives_for(dates), scope, refresh_token })
             }
-            Rotation::Reused { session } => {
-                self.feed.publish_outbox().await?;
+            Rotation::Reused { session, wished } => {
+                self.feed.publish(&wished).await?;
                 let event = actor.event(Action::RefreshReuse, &session.user_id);
                 self.audit(event.ended(AuditOutcome::Refused).saying(&session.id)).await?;
                 Err(SessionError::Reused { user_id: session.user_id, session: session.id })
@@ -317,8 +317,9 @@ impl App {
         reason: EndReason,
         actor: &Actor,
     ) -> Result<(), StoreError> {
-        self.store.end_session(user_id, session, reason, actor.as_str(), &*self.host).await?;
-        self.feed.publish_outbox().await?;
+        let (who, host) = (actor.as_str(), &*self.host);
+        let wished = self.store.end_session(user_id, session, reason, who, host).await?;
+        self.feed.publish(&wished).await?;
         let action = if reason == EndReason::Logout { Action::Logout } else { Action::SessionEnd };
         self.audit(actor.event(action, user_id).saying(session)).await
     }
@@ -333,8 +334,8 @@ impl App {
         reason: EndReason,
         actor: &Actor,
     ) -> Result<(), StoreError> {
-        self.store.end_sessions(user_id, reason, actor.as_str(), &*self.host).await?;
-        self.feed.publish_outbox().await?;
+        let wished = self.store.end_sessions(user_id, reason, actor.as_str(), &*self.host).await?;
+        self.feed.publish(&wished).await?;
         let action = if reason == EndReason::Logout { Action::Logout } else { Action::SessionEnd };
         self.audit(actor.event(action, user_id).saying("all")).await
     }

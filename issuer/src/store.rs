@@ -43,6 +43,7 @@ pub use database::{DatabaseLimits, Flavour};
 pub use feed_log::{LogEntry, Logged, RevocationOrder};
 pub use feed_read::{FeedRead, LogPart};
 pub use once::{KeptAnswer, KnownKey};
+pub use outbox::Wished;
 pub use quota::AppliedBatch;
 pub use refresh::{Exchange, KnownRefresh, Presented, Rotation};
 pub use rights::{Revision, Role, Tenant};
@@ -137,7 +138,7 @@ pub enum StoreError {
 }
 
 impl Store {
-    /// Opens the databases, with the schema of this version.
+    /// Opens the databases, with the schema of this version. One beside home that is away is opened when it is back.
     ///
     /// # Errors
     /// [`StoreError::Open`] and [`StoreError::Schema`].
@@ -151,14 +152,10 @@ impl Store {
                 (Database::open_sqlite(&folder.join(DATABASE_FILE), limits, host).await?, Vec::new())
             }
             StorePlace::Postgres { home, shards } => {
-                let place = home.to_string();
-                let first = Database::open_postgres(home.expose(), &place, limits, Arc::clone(&host)).await?;
+                let first = Database::open_postgres(home, limits, Arc::clone(&host)).await?;
                 let mut others = Vec::with_capacity(shards.len());
-                for url in shards {
-                    let place = url.to_string();
-                    others.push(
-                        Database::open_postgres(url.expose(), &place, limits, Arc::clone(&host)).await?,
-                    );
+                for (url, shard) in shards.iter().zip(1..) {
+                    others.push(Database::open_shard(url, shard, limits, Arc::clone(&host)).await?);
                 }
                 (first, others)
             }
@@ -167,15 +164,13 @@ impl Store {
         Ok(Self { home, shards: Arc::new(shards), observed: Observed::default() })
     }
 
-    /// Whether every database answers.
+    /// Whether the home database answers. Without another one this process serves all users but those there; how each of
+    /// them does is told by [`Store::breakers`].
     ///
     /// # Errors
-    /// [`StoreError`] of the first that does not.
+    /// [`StoreError`], if it does not.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        for database in self.shards.all() {
-            database.ping().await?;
-        }
-        Ok(())
+        self.home.ping().await
     }
 
     /// What each database's circuit breaker does with the next operation, by the name of the database.

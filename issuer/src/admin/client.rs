@@ -202,8 +202,8 @@ impl App {
             client.check(&self.plans)?;
             let (actor, host) = (actor.as_str(), &*self.host);
             match self.store.change_client(&client, Some(version), actor, host).await {
-                Ok(revision) => {
-                    self.feed.publish_outbox().await?;
+                Ok((revision, wished)) => {
+                    self.feed.publish(&wished).await?;
                     return Ok((client, revision, more));
                 }
                 Err(error) if condition.is_tried_again(&error, tries) => tries += 1,
@@ -229,7 +229,7 @@ impl App {
                 let version = self.client(id).await?.1.version;
                 condition.holds(version)?;
                 match self.store.delete_client(id, Some(version), actor.as_str(), &*self.host).await {
-                    Ok(()) => return Ok(self.feed.publish_outbox().await?),
+                    Ok(wished) => return Ok(self.feed.publish(&wished).await?),
                     Err(error) if condition.is_tried_again(&error, tries) => tries += 1,
                     Err(error) => return Err(error.into()),
                 }

@@ -154,8 +154,8 @@ impl App {
                 };
                 let (actor, host) = (actor.as_str(), &*self.host);
                 match self.store.change_tenant(&tenant, Some(version), actor, host).await {
-                    Ok(revision) => {
-                        self.feed.publish_outbox().await?;
+                    Ok((revision, wished)) => {
+                        self.feed.publish(&wished).await?;
                         return Ok((tenant, revision));
                     }
                     Err(error) if condition.is_tried_again(&error, tries) => tries += 1,

@@ -160,8 +160,8 @@ impl App {
             let if_version = Some(known.version);
             let change = UserChange { user: &user, password_hash, if_version, actor: actor.as_str() };
             match self.store.change_user(&change, &*self.host).await {
-                Ok(changed) => {
-                    self.feed.publish_outbox().await?;
+                Ok((changed, wished)) => {
+                    self.feed.publish(&wished).await?;
                     return Ok(changed);
                 }
                 Err(error) if condition.is_tried_again(&error, tries) => tries += 1,
@@ -188,7 +188,7 @@ impl App {
                 condition.holds(known.version)?;
                 let version = Some(known.version);
                 match self.store.delete_user(id, version, actor.as_str(), &*self.host).await {
-                    Ok(_) => return Ok(self.feed.publish_outbox().await?),
+                    Ok((_, wished)) => return Ok(self.feed.publish(&wished).await?),
                     Err(error) if condition.is_tried_again(&error, tries) => tries += 1,
                     Err(error) => return Err(error.into()),
                 }
@@ -232,8 +232,8 @@ impl App {
         let entry = Entry { actor, action: Action::SessionEnd, target: id, detail };
         let ending = async {
             let (reason, host) = (EndReason::Ended, &*self.host);
-            self.store.end_session(id, session, reason, actor.as_str(), host).await?;
-            Ok(self.feed.publish_outbox().await?)
+            let wished = self.store.end_session(id, session, reason, actor.as_str(), host).await?;
+            Ok(self.feed.publish(&wished).await?)
         };
         self.recorded(entry, ending).await
     }
@@ -247,8 +247,9 @@ impl App {
             Entry { actor, action: Action::SessionEnd, target: id, detail: "all sessions".to_owned() };
         let ending = async {
             self.user(id).await?;
-            self.store.end_sessions(id, EndReason::Ended, actor.as_str(), &*self.host).await?;
-            Ok(self.feed.publish_outbox().await?)
+            let (reason, host) = (EndReason::Ended, &*self.host);
+            let wished = self.store.end_sessions(id, reason, actor.as_str(), host).await?;
+            Ok(self.feed.publish(&wished).await?)
         };
         self.recorded(entry, ending).await
     }

@@ -77,17 +77,19 @@ impl Store {
         Ok(removed)
     }
 
-    /// Makes the parts that the next events will go to.
+    /// Makes the parts that the next events will go to, in every database that can be reached.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`] of the first that could not.
     pub async fn prepare_parts(&self, now: UnixSeconds) -> Result<(), StoreError> {
+        let mut prepared = Ok(());
         for database in self.shards.all() {
             if database.flavour() == Flavour::Postgres {
-                database.run(move || async move { add_parts(database, now).await }).await?;
+                let added = database.run(move || async move { add_parts(database, now).await }).await;
+                prepared = prepared.and(added);
             }
         }
-        Ok(())
+        prepared
     }
 }
 

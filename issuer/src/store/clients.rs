@@ -10,7 +10,7 @@ use tollgate_shared::time::UnixSeconds;
 use super::changes::FactKind;
 use super::cutoffs::Reach;
 use super::database::{Lock, Tx};
-use super::outbox::{Wish, wish};
+use super::outbox::{Wish, Wished, wish};
 use super::rights::{Revision, expect};
 use super::{Store, StoreError, exists, list_from_json, list_to_json, signed};
 use crate::client::{Client, ClientAuthentication, ClientKeys, ClientSecret, Grants, client_id};
@@ -97,7 +97,7 @@ impl Store {
     }
 
     /// Changes a client. Disabling it cuts off all its tokens and sessions; taking something away from it cuts off the
-    /// tokens that it has for itself. That is published when [`Store::publish_outbox`] returns.
+    /// tokens that it has for itself. That is published when [`Store::publish`] returns.
     ///
     /// # Errors
     /// [`StoreError::Missing`], or [`StoreError::Changed`] when this is not the version.
@@ -107,7 +107,7 @@ impl Store {
         if_version: Option<u64>,
         actor: &str,
         host: &dyn Host,
-    ) -> Result<Revision, StoreError> {
+    ) -> Result<(Revision, Wished), StoreError> {
         let _changing = self.changing(FactKind::Client, client.id.as_str());
         self.home
             .run(move || async move {
@@ -118,23 +118,22 @@ impl Store {
                 expect(known.as_ref().map(|(_, revision)| signed(revision.version)), if_version)?;
                 update(&mut write, client, now).await?;
                 let (before, _) = known.ok_or(StoreError::Missing)?;
-                let dimension = Dimension::Client;
+                let mut wishes = Vec::new();
                 if client.disabled && !before.disabled {
-                    let (reach, reason) = (Reach::Sessions, "client disabled");
-                    wish(&mut write, Wish { dimension, value: id, reach, reason, actor }, now, host).await?;
+                    let order = cut_off(id, Reach::Sessions, "client disabled", actor);
+                    wishes.push(wish(&mut write, order, now, host).await?);
                 } else if takes_away(&before, client) {
-                    let (reach, reason) = (Reach::Tokens, "rights changed");
-                    wish(&mut write, Wish { dimension, value: id, reach, reason, actor }, now, host).await?;
+                    let order = cut_off(id, Reach::Tokens, "rights changed", actor);
+                    wishes.push(wish(&mut write, order, now, host).await?);
                 }
                 let revision = client_in(&mut write, id).await?.ok_or(StoreError::Missing)?.1;
                 write.commit().await?;
-                Ok(revision)
+                Ok((revision, Wished::at(&self.home, wishes)))
             })
             .await
     }
 
-    /// Deletes a client, and cuts off all its tokens and sessions, which is published when [`Store::publish_outbox`]
-    /// returns.
+    /// Deletes a client, and cuts off all its tokens and sessions, which is published when [`Store::publish`] returns.
     ///
     /// # Errors
     /// [`StoreError::Missing`], or [`StoreError::Changed`] when this is not the version.
@@ -144,7 +143,7 @@ impl Store {
         if_version: Option<u64>,
         actor: &str,
         host: &dyn Host,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Wished, StoreError> {
         let _changing = self.changing(FactKind::Client, id);
         self.home
             .run(move || async move {
@@ -152,14 +151,18 @@ impl Store {
                 let known = client_in(&mut write, id).await?;
                 expect(known.map(|(_, revision)| signed(revision.version)), if_version)?;
                 sqlx::query("DELETE FROM clients WHERE id = $1").bind(id).execute(&mut *write).await?;
-                let (dimension, reach) = (Dimension::Client, Reach::Sessions);
-                let order = Wish { dimension, value: id, reach, reason: "client deleted", actor };
-                wish(&mut write, order, host.seconds(), host).await?;
+                let order = cut_off(id, Reach::Sessions, "client deleted", actor);
+                let wish = wish(&mut write, order, host.seconds(), host).await?;
                 write.commit().await?;
-                Ok(())
+                Ok(Wished::at(&self.home, vec![wish]))
             })
             .await
     }
+}
+
+/// What a client has of its own is in no session, so it is not known when the last of it ends.
+fn cut_off<'w>(id: &'w str, reach: Reach, reason: &'w str, actor: &'w str) -> Wish<'w> {
+    Wish { dimension: Dimension::Client, value: id, reach, reason, actor, token_until: None }
 }
 
 fn takes_away(before: &Client, after: &Client) -> bool {

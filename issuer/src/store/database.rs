@@ -7,17 +7,18 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::migrate::Migrator;
+use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{Any, AnyConnection, AnyPool, Connection as _, Executor as _, Transaction};
 
 use super::StoreError;
 use crate::breaker::{BreakerSettings, BreakerState, SharedBreaker};
 use crate::clock::Host;
+use crate::config::SecretUrl;
 
 /// How long a transaction waits for another process to finish its own.
 const BUSY_MILLIS: u32 = 10_000;
@@ -32,6 +33,9 @@ const BREAKER: BreakerSettings = BreakerSettings { failures_to_open: 5, open_for
 /// The beginnings of the SQLSTATEs of a server that cannot be worked with: the connection is broken, the server stops or
 /// starts, it has no connection to give.
 const UNUSABLE: [&str; 3] = ["08", "57P", "53300"];
+
+/// How long is waited before a database that was away is tried again.
+const OPEN_PAUSE: Duration = Duration::from_secs(1);
 
 static SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
 static POSTGRES: Migrator = sqlx::migrate!("./migrations/postgres");
@@ -116,7 +120,11 @@ pub struct DatabaseLimits {
 /// One database.
 #[derive(Debug, Clone)]
 pub(super) struct Database {
+    /// Its place among the databases; home is 0.
+    shard: usize,
     flavour: Flavour,
+    /// Whether the schema is known to be of this version; nothing is asked of it before.
+    ready: Arc<OnceLock<()>>,
     /// SQLite: one connection. Writers of this process queue here, in order, and not in SQLite's busy loop.
     writer: AnyPool,
     readers: AnyPool,
@@ -158,50 +166,59 @@ impl Database {
         SQLITE.run(&writer).await?;
         drop(alone);
         let readers = pool(READERS_MAX).connect_with(options).await.map_err(opened)?;
-        Ok(Self { flavour: Flavour::Sqlite, writer, readers, limits, host, breaker: None })
+        let (flavour, ready) = (Flavour::Sqlite, Arc::new(OnceLock::from(())));
+        Ok(Self { shard: 0, flavour, ready, writer, readers, limits, host, breaker: None })
     }
 
-    /// The database at this URL, with the schema of this version. Its name in errors and logs is `place`, which holds no
-    /// password.
+    /// The home database at this URL, with the schema of this version.
     pub(super) async fn open_postgres(
-        url: &str,
-        place: &str,
+        url: &SecretUrl,
         limits: DatabaseLimits,
         host: Arc<dyn Host>,
     ) -> Result<Self, StoreError> {
-        sqlx::any::install_default_drivers();
-        let opened = |error| StoreError::Open { place: place.to_owned(), error };
-        let options: AnyConnectOptions = url.parse().map_err(opened)?;
-        // Over a connection of its own, on which nothing ends what takes long once: a change of the schema, or the wait for
-        // another process that makes it.
-        let once = AnyPoolOptions::new().max_connections(1).acquire_timeout(limits.timeout);
-        let once = once.connect_with(options.clone()).await.map_err(opened)?;
-        POSTGRES.run(&once).await?;
-        once.close().await;
-        let millis = limits.timeout.as_millis();
-        let pool = AnyPoolOptions::new()
-            .max_connections(limits.connections_max)
-            .acquire_timeout(limits.timeout)
-            // One that comes back in the middle of something is put in order first, and closed if that is not possible in
-            // time: or a server that hangs would keep all of them.
-            .after_release(move |connection, _| Box::pin(put_in_order(connection, limits.timeout)))
-            .after_connect(move |connection, _| {
-                Box::pin(async move {
-                    // What is acknowledged is on disk, whatever the server's defaults; and nothing waits there for longer
-                    // than we wait here.
-                    let session = format!(
-                        "SET synchronous_commit = on; SET statement_timeout = {millis}; SET lock_timeout = {millis}; \
-                         SET idle_in_transaction_session_timeout = {millis}; \
-                         SET default_transaction_isolation = 'read committed'"
-                    );
-                    connection.execute(sqlx::AssertSqlSafe(session)).await.map(|_| ())
-                })
-            })
-            .connect_with(options)
-            .await
-            .map_err(opened)?;
-        let breaker = Some(SharedBreaker::new(BREAKER));
-        Ok(Self { flavour: Flavour::Postgres, writer: pool.clone(), readers: pool, limits, host, breaker })
+        let server = Server::at(url, limits)?;
+        server.bring_up_to_date().await?;
+        let database = server.database(0, host);
+        let _ = database.ready.set(());
+        Ok(database)
+    }
+
+    /// A database beside the home one. If its server is away, that is no reason not to serve everybody else: it is opened
+    /// when it comes back, and until then nothing is asked of it.
+    pub(super) async fn open_shard(
+        url: &SecretUrl,
+        shard: usize,
+        limits: DatabaseLimits,
+        host: Arc<dyn Host>,
+    ) -> Result<Self, StoreError> {
+        let server = Server::at(url, limits)?;
+        let database = server.database(shard, host);
+        match server.bring_up_to_date().await {
+            Ok(()) => {
+                let _ = database.ready.set(());
+            }
+            Err(error) if is_away(&error) => {
+                tracing::warn!(shard, %error, "database is away: its users are not served until it is back");
+                tokio::spawn(database.clone().opened_later(server));
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(database)
+    }
+
+    async fn opened_later(self, server: Server) {
+        while !self.writer.is_closed() {
+            tokio::time::sleep(OPEN_PAUSE).await;
+            match server.bring_up_to_date().await {
+                Ok(()) => {
+                    let _ = self.ready.set(());
+                    tracing::info!(shard = self.shard, "database is back");
+                    return;
+                }
+                Err(error) if is_away(&error) => {}
+                Err(error) => tracing::error!(shard = self.shard, %error, "database not opened"),
+            }
+        }
     }
 
     /// Does one operation, within the time it may take. One that lost against a concurrent one is done again.
@@ -209,6 +226,7 @@ impl Database {
     where
         F: Future<Output = Result<T, StoreError>> + Send,
     {
+        self.must_be_ready()?;
         let call = match &self.breaker {
             Some(breaker) => {
                 Some(breaker.permit(self.host.now().monotonic).map_err(|_| StoreError::Unreachable)?)
@@ -227,13 +245,24 @@ impl Database {
         result
     }
 
-    /// What the breaker does with the next operation.
+    /// What the breaker does with the next operation. It counts as open before the database is.
     pub(super) fn breaker(&self) -> Option<BreakerState> {
-        self.breaker.as_ref().map(|breaker| breaker.state(self.host.now().monotonic))
+        let breaker = self.breaker.as_ref()?;
+        let state = self.must_be_ready().map(|()| breaker.state(self.host.now().monotonic));
+        Some(state.unwrap_or(BreakerState::Open))
+    }
+
+    fn must_be_ready(&self) -> Result<(), StoreError> {
+        self.ready.get().copied().ok_or(StoreError::Unreachable)
+    }
+
+    pub(super) fn shard(&self) -> usize {
+        self.shard
     }
 
     /// A transaction that writes, alone with these until it ends.
     pub(super) async fn write(&self, locks: &[Lock<'_>]) -> Result<Tx, StoreError> {
+        self.must_be_ready()?;
         let write = match self.flavour {
             Flavour::Sqlite => self.writer.begin_with("BEGIN IMMEDIATE").await?,
             Flavour::Postgres => {
@@ -248,6 +277,7 @@ impl Database {
 
     /// A transaction that sees the database as of its first statement.
     pub(super) async fn read(&self) -> Result<Tx, StoreError> {
+        self.must_be_ready()?;
         Ok(match self.flavour {
             Flavour::Sqlite => self.readers.begin().await?,
             Flavour::Postgres => {
@@ -280,6 +310,71 @@ impl Database {
     pub(super) async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
+    }
+}
+
+/// A Postgres server's database, as it is opened.
+struct Server {
+    options: AnyConnectOptions,
+    /// Its URL without the password.
+    place: String,
+    limits: DatabaseLimits,
+}
+
+impl Server {
+    fn at(url: &SecretUrl, limits: DatabaseLimits) -> Result<Self, StoreError> {
+        sqlx::any::install_default_drivers();
+        let place = url.to_string();
+        match url.expose().parse() {
+            Ok(options) => Ok(Self { options, place, limits }),
+            Err(error) => Err(StoreError::Open { place, error }),
+        }
+    }
+
+    /// Makes the schema that of this version: over a connection of its own, on which nothing ends what takes long once, a
+    /// change of the schema or the wait for another process that makes it.
+    async fn bring_up_to_date(&self) -> Result<(), StoreError> {
+        let once = AnyPoolOptions::new().max_connections(1).acquire_timeout(self.limits.timeout);
+        let once = once.connect_with(self.options.clone()).await;
+        let once = once.map_err(|error| StoreError::Open { place: self.place.clone(), error })?;
+        let made = POSTGRES.run(&once).await;
+        once.close().await;
+        Ok(made?)
+    }
+
+    /// The database, not connected to yet.
+    fn database(&self, shard: usize, host: Arc<dyn Host>) -> Database {
+        let limits = self.limits;
+        let millis = limits.timeout.as_millis();
+        let pool = AnyPoolOptions::new()
+            .max_connections(limits.connections_max)
+            .acquire_timeout(limits.timeout)
+            // One that comes back in the middle of something is put in order first, and closed if that is not possible in
+            // time: or a server that hangs would keep all of them.
+            .after_release(move |connection, _| Box::pin(put_in_order(connection, limits.timeout)))
+            .after_connect(move |connection, _| {
+                Box::pin(async move {
+                    // What is acknowledged is on disk, whatever the server's defaults; and nothing waits there for longer
+                    // than we wait here.
+                    let session = format!(
+                        "SET synchronous_commit = on; SET statement_timeout = {millis}; SET lock_timeout = {millis}; \
+                         SET idle_in_transaction_session_timeout = {millis}; \
+                         SET default_transaction_isolation = 'read committed'"
+                    );
+                    connection.execute(sqlx::AssertSqlSafe(session)).await.map(|_| ())
+                })
+            })
+            .connect_lazy_with(self.options.clone());
+        Database {
+            shard,
+            flavour: Flavour::Postgres,
+            ready: Arc::default(),
+            writer: pool.clone(),
+            readers: pool,
+            limits,
+            host,
+            breaker: Some(SharedBreaker::new(BREAKER)),
+        }
     }
 }
 
@@ -354,7 +449,24 @@ fn is_conflict(error: &sqlx::Error) -> bool {
 
 /// Whether the database, and not what was asked of it, is at fault.
 fn is_unusable(error: &StoreError) -> bool {
-    let StoreError::Database(error) = error else { return matches!(error, StoreError::Timeout) };
+    match error {
+        StoreError::Database(error) => is_down(error),
+        error => matches!(error, StoreError::Timeout),
+    }
+}
+
+/// Whether a database that cannot be opened may be there another time.
+fn is_away(error: &StoreError) -> bool {
+    match error {
+        StoreError::Open { error, .. }
+        | StoreError::Schema(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
+            is_down(error)
+        }
+        _ => false,
+    }
+}
+
+fn is_down(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|cause| cause.code());
     let broken = matches!(error, sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolTimedOut);
     broken || code.is_some_and(|code| UNUSABLE.iter().any(|unusable| code.starts_with(unusable)))

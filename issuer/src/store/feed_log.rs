@@ -1,10 +1,12 @@
 //! Keeps the feed's history: appends to it in commit order.
 
+use sqlx::Row as _;
 use tollgate_shared::revocation::{Dimension, Position, RETENTION_SECONDS, StatusIndex};
 use tollgate_shared::time::UnixSeconds;
 
 use super::cutoffs::{self, Reach};
 use super::database::{Database, Lock, Tx};
+use super::sessions::AHEAD_SECONDS_MAX;
 use super::shards::slot_of;
 use super::{Store, StoreError, signed, unsigned};
 use crate::clock::Host;
@@ -71,7 +73,9 @@ impl Store {
         host: &dyn Host,
     ) -> Result<Logged, StoreError> {
         // Before the lock: a token that is issued from now on is dated by a clock that the cut-off's date is read from too.
-        let latest = self.latest_token(order).await?;
+        let LatestToken { issued_at, .. } = self.latest_token(order, host).await?;
+        // An operator's order has nobody's lock: a token may be issued at this moment that lives as long as any.
+        let latest = LatestToken { issued_at, until: None };
         self.home
             .run(move || async move {
                 let mut write = self.home.write(&[Lock::Feed]).await?;
@@ -85,37 +89,52 @@ impl Store {
             .await
     }
 
-    /// The date of the latest token that a cut-off is to cover. It may be ahead of the clock, which may have been set back
+    /// The dates of the latest tokens that a cut-off is to cover. They may be ahead of the clock, which may have been set back
     /// since.
-    pub(super) async fn latest_token(&self, order: &RevocationOrder) -> Result<UnixSeconds, StoreError> {
+    pub(super) async fn latest_token(
+        &self,
+        order: &RevocationOrder,
+        host: &dyn Host,
+    ) -> Result<LatestToken, StoreError> {
         let RevocationOrder::Value { dimension, issuer: None, value } = order else {
-            return Ok(UnixSeconds::default());
+            return Ok(LatestToken::default());
         };
         let query = match dimension {
-            // Where the user is: that another database is away is nothing to this one.
-            Dimension::Subject => return self.latest_token_of(value).await,
+            // Where the user is: what another database has is nothing to this one.
+            Dimension::Subject => return known_or_ahead(self.latest_token_of(value).await, host),
             Dimension::Client => "SELECT MAX(last_issued_at) FROM sessions WHERE client_id = $1",
             Dimension::Tenant => "SELECT MAX(last_issued_at) FROM sessions WHERE tenant = $1",
             Dimension::Issuer => "SELECT MAX(last_issued_at) FROM sessions WHERE $1 <> ''",
-            Dimension::Token | Dimension::Session | Dimension::Key => return Ok(UnixSeconds::default()),
+            Dimension::Token | Dimension::Session | Dimension::Key => return Ok(LatestToken::default()),
         };
-        let mut latest = UnixSeconds::default();
+        let mut latest = LatestToken::default();
         for database in self.shards.all() {
-            let found: Option<i64> = database
-                .run(async || Ok(sqlx::query_scalar(query).bind(value).fetch_one(database.readers()).await?))
-                .await?;
-            latest = latest.max(found.map(|date| UnixSeconds(unsigned(date))).unwrap_or_default());
+            let found = database
+                .run(async || {
+                    let issued_at: Option<i64> =
+                        sqlx::query_scalar(query).bind(value).fetch_one(database.readers()).await?;
+                    let issued_at = issued_at.map(|date| UnixSeconds(unsigned(date))).unwrap_or_default();
+                    Ok(LatestToken { issued_at, until: None })
+                })
+                .await;
+            latest.issued_at = latest.issued_at.max(known_or_ahead(found, host)?.issued_at);
         }
         Ok(latest)
     }
 
-    async fn latest_token_of(&self, user_id: &str) -> Result<UnixSeconds, StoreError> {
+    async fn latest_token_of(&self, user_id: &str) -> Result<LatestToken, StoreError> {
         let slot = slot_of(user_id);
         let operation = move |database: Database| async move {
             let mut read = database.read_slot(slot).await?;
-            let latest = sqlx::query_scalar("SELECT MAX(last_issued_at) FROM sessions WHERE user_id = $1");
-            let latest: Option<i64> = latest.bind(user_id).fetch_one(&mut *read).await?;
-            Ok(latest.map(|date| UnixSeconds(unsigned(date))).unwrap_or_default())
+            let row = sqlx::query(
+                "SELECT MAX(last_issued_at) AS issued_at, MAX(token_until) AS until FROM sessions WHERE user_id = $1",
+            )
+            .bind(user_id)
+            .fetch_one(&mut *read)
+            .await?;
+            let date = |date: Option<i64>| date.map(|date| UnixSeconds(unsigned(date)));
+            let issued_at = date(row.try_get("issued_at")?).unwrap_or_default();
+            Ok(LatestToken { issued_at, until: date(row.try_get("until")?) })
         };
         self.shards.on_slot(slot, operation).await
     }
@@ -196,11 +215,35 @@ pub(super) struct Entry<'e> {
     pub(super) actor: &'e str,
 }
 
+/// The dates of the latest tokens that a cut-off is to cover.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct LatestToken {
+    /// The latest `iat`.
+    pub(super) issued_at: UnixSeconds,
+    /// The latest `exp`, when it is known that no later one can come.
+    pub(super) until: Option<UnixSeconds>,
+}
+
+/// What a database says; of one that is away, that its tokens may be dated as far ahead as any. Everybody else's must be cut
+/// off all the same.
+fn known_or_ahead(
+    found: Result<LatestToken, StoreError>,
+    host: &dyn Host,
+) -> Result<LatestToken, StoreError> {
+    match found {
+        Err(StoreError::Unreachable | StoreError::Timeout | StoreError::Moving | StoreError::Database(_)) => {
+            let issued_at = host.seconds().plus(AHEAD_SECONDS_MAX - 1);
+            Ok(LatestToken { issued_at, until: None })
+        }
+        found => found,
+    }
+}
+
 /// Revokes within a transaction that has the feed's lock. Tokens dated up to `latest` are covered.
 pub(super) async fn revoke_in(
     write: &mut Tx,
     entry: &Entry<'_>,
-    latest: UnixSeconds,
+    latest: LatestToken,
     now: UnixSeconds,
 ) -> Result<Logged, StoreError> {
     let Entry { order, reach, reason, actor } = *entry;
@@ -223,28 +266,48 @@ pub(super) async fn revoke_in(
             Row { status_index: Some(*index), ..Row::new("index", UnixSeconds(unsigned(expires_at)), now) }
         }
         RevocationOrder::Value { dimension, issuer, value } => {
-            let mut before = latest.max(now).plus(1);
+            let mut before = latest.issued_at.max(now).plus(1);
             if issuer.is_none() && outlives_tokens(*dimension) {
                 // What is cut off already stays so. A client's own tokens are in no session: one may be dated right after
                 // the cut-off before this one, and only a later date covers it.
                 let known = cutoffs::issued_before(write, *dimension, value).await?.unwrap_or_default();
-                let past_known = if *dimension == Dimension::Client { known.plus(1) } else { known };
-                before = before.max(past_known);
+                let past =
+                    if covers_clients_own(write, *dimension, value).await? { known.plus(1) } else { known };
+                before = before.max(past);
                 let until = now.plus(SESSION_SECONDS_MAX + SLACK_SECONDS);
                 cutoffs::cut_off(write, *dimension, value, before, reach, until).await?;
+            }
+            // After the last token that it covers, which may be dated ahead of the clock.
+            let longest = until(*dimension, issuer.as_deref(), now.max(latest.issued_at));
+            let until = latest.until.map_or(longest, |last| longest.min(last.plus(SLACK_SECONDS)));
+            if until.plus(RETENTION_SECONDS) < now {
+                // No edge would keep it: each of these tokens is over everywhere.
+                return Ok(Logged { position: last_position(write).await?, new: false });
             }
             Row {
                 dimension: Some(*dimension),
                 issuer: issuer.clone(),
                 value: Some(value.clone()),
                 issued_before: issued_before(*dimension, before),
-                // After the last token that it covers, which may be dated ahead of the clock.
-                ..Row::new("cutoff", until(*dimension, issuer.as_deref(), now.max(latest)), now)
+                ..Row::new("cutoff", until, now)
             }
         }
     };
     let row = Row { reason: reason.map(str::to_owned), actor: actor.to_owned(), ..row };
     Ok(Logged { position: append(write, row).await?, new: true })
+}
+
+/// Whether it covers tokens that clients have for themselves, of whose dates nothing is kept.
+async fn covers_clients_own(write: &mut Tx, dimension: Dimension, value: &str) -> Result<bool, StoreError> {
+    match dimension {
+        Dimension::Client | Dimension::Tenant | Dimension::Issuer => Ok(true),
+        // The subject of a client's own token is the client.
+        Dimension::Subject => {
+            let known = sqlx::query_scalar::<_, String>("SELECT id FROM clients WHERE id = $1").bind(value);
+            Ok(known.fetch_optional(&mut **write).await?.is_some())
+        }
+        Dimension::Token | Dimension::Session | Dimension::Key => Ok(false),
+    }
 }
 
 /// Whether sessions and the dates of later tokens depend on it.
@@ -269,8 +332,8 @@ fn issued_before(dimension: Dimension, before: UnixSeconds) -> Option<UnixSecond
     }
 }
 
-/// How long a cut-off is kept: for our own tokens as long as one can live, for those of other issuers, whose lives are not
-/// ours to bound, as long as for a key.
+/// How long a cut-off is kept at most: for our own tokens as long as one can live, for those of other issuers, whose lives
+/// are not ours to bound, as long as for a key.
 fn until(dimension: Dimension, issuer: Option<&str>, now: UnixSeconds) -> UnixSeconds {
     if issuer.is_some() {
         return now.plus(KEY_UNTIL_SECONDS);

@@ -12,13 +12,13 @@ use tollgate_shared::time::UnixSeconds;
 
 use super::cutoffs::Reach;
 use super::database::{Database, Lock, Tx};
-use super::feed_log::{Entry, last_position, revoke_in};
-use super::{RevocationOrder, Store, StoreError, signed};
+use super::feed_log::{Entry, LatestToken, last_position, revoke_in};
+use super::{RevocationOrder, Store, StoreError, signed, unsigned};
 use crate::clock::Host;
 use crate::credential::new_id;
 
-/// The most that one pass publishes.
-const PASS_MAX: i64 = 1000;
+/// How many wishes are read at once.
+const PAGE_MAX: i64 = 1000;
 
 /// How long it is known that a wish was published, in seconds.
 const PUBLISHED_SECONDS: u64 = 7 * 86_400;
@@ -30,7 +30,7 @@ enum Home {
     Elsewhere,
 }
 
-/// A revocation that goes with a change of a user's rows.
+/// A revocation that goes with a change.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wish<'w> {
     pub(super) dimension: Dimension,
@@ -38,6 +38,26 @@ pub(super) struct Wish<'w> {
     pub(super) reach: Reach,
     pub(super) reason: &'w str,
     pub(super) actor: &'w str,
+    /// `exp` of the last token that it covers, when that is known.
+    pub(super) token_until: Option<UnixSeconds>,
+}
+
+/// By what a wish is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct WishId(String);
+
+/// The revocations that a change wished for, and where they wait.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wished {
+    shard: usize,
+    wishes: Vec<WishId>,
+}
+
+impl Wished {
+    /// These, in that database.
+    pub(super) fn at(database: &Database, wishes: Vec<WishId>) -> Self {
+        Self { shard: database.shard(), wishes }
+    }
 }
 
 /// Writes down, with the change itself, that it is to be published.
@@ -46,82 +66,117 @@ pub(super) async fn wish(
     wish: Wish<'_>,
     now: UnixSeconds,
     host: &dyn Host,
-) -> Result<(), StoreError> {
-    let Wish { dimension, value, reach, reason, actor } = wish;
+) -> Result<WishId, StoreError> {
+    let Wish { dimension, value, reach, reason, actor, token_until } = wish;
+    let id = WishId(new_id("o_", host)?);
     sqlx::query(
-        "INSERT INTO outbox (id, dimension, value, ends_sessions, reason, actor, created_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO outbox (id, dimension, value, ends_sessions, reason, actor, created_at, token_until) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
-    .bind(new_id("o_", host)?)
+    .bind(&id.0)
     .bind(dimension.name())
     .bind(value)
     .bind(i64::from(reach == Reach::Sessions))
     .bind(reason)
     .bind(actor)
     .bind(signed(now.0))
+    .bind(token_until.map(|date| signed(date.0)))
     .execute(&mut **write)
     .await?;
-    Ok(())
+    Ok(id)
 }
 
+/// What is read of a wish.
+const SELECT: &str =
+    "SELECT id, dimension, value, ends_sessions, reason, actor, created_at, token_until FROM outbox";
+
 impl Store {
-    /// Publishes what waits for it, in every database that can be reached, and tells the position that the last of it has.
+    /// Publishes what one change wished for, and tells the position that the last of it has. What becomes of others' wishes
+    /// is nothing to it.
     ///
     /// # Errors
-    /// [`StoreError`] of the first database that could not be reached; what was not published waits for the next time.
-    pub async fn publish_outbox(&self, host: &dyn Host) -> Result<Option<Position>, StoreError> {
+    /// [`StoreError`]; what was not published waits for the next pass.
+    pub async fn publish(&self, wished: &Wished, host: &dyn Host) -> Result<Option<Position>, StoreError> {
+        let database = self.shards.at(wished.shard)?;
         let (mut last, mut failed) = (None, None);
-        for (number, database) in self.shards.all().iter().enumerate() {
-            let home = if number == 0 { Home::Here } else { Home::Elsewhere };
-            match self.publish_outbox_of(database, home, host).await {
-                Ok(position) => last = last.max(position),
+        for WishId(id) in &wished.wishes {
+            let row = database.run(move || async move {
+                let select = sqlx::AssertSqlSafe(format!("{SELECT} WHERE id = $1"));
+                Ok(sqlx::query(select).bind(id).fetch_optional(database.readers()).await?)
+            });
+            let published = match row.await {
+                Ok(Some(row)) => self.publish_row(database, &row, host).await,
+                // A pass was faster.
+                Ok(None) => self.position().await,
+                Err(error) => Err(error),
+            };
+            match published {
+                Ok(position) => last = last.max(Some(position)),
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
         failed.map_or(Ok(last), Err)
     }
 
-    async fn publish_outbox_of(
-        &self,
-        database: &Database,
-        home: Home,
-        host: &dyn Host,
-    ) -> Result<Option<Position>, StoreError> {
-        let rows = database
-            .run(move || async move {
-                let rows = sqlx::query(
-                    "SELECT id, dimension, value, ends_sessions, reason, actor FROM outbox ORDER BY created_at LIMIT $1",
-                )
-                .bind(PASS_MAX)
-                .fetch_all(database.readers())
-                .await?;
-                Ok(rows)
-            })
-            .await?;
-        let mut last = None;
-        for row in rows {
-            let id: String = row.try_get("id")?;
-            last = last.max(Some(self.publish(&id, &row, home, host).await?));
-            host.reached("outbox.published");
-            if home == Home::Elsewhere {
-                let id = id.as_str();
-                database
-                    .run(move || async move {
-                        let mut write = database.write(&[]).await?;
-                        sqlx::query("DELETE FROM outbox WHERE id = $1").bind(id).execute(&mut *write).await?;
-                        host.reached("outbox.before_removal");
-                        write.commit().await?;
-                        host.reached("outbox.removed");
-                        Ok(())
-                    })
-                    .await?;
+    /// Publishes everything that waits for it, in every database that can be reached, and tells the position that the last
+    /// of it has.
+    ///
+    /// # Errors
+    /// [`StoreError`] of the first that was not published; it waits for the next time, and holds up no other.
+    pub async fn publish_outbox(&self, host: &dyn Host) -> Result<Option<Position>, StoreError> {
+        let (mut last, mut failed) = (None, None);
+        for database in self.shards.all() {
+            // After the page before, whatever became of it.
+            let mut after = (0, String::new());
+            loop {
+                let rows = match waiting(database, &after).await {
+                    Ok(rows) => rows,
+                    Err(error) => {
+                        failed = failed.or(Some(error));
+                        break;
+                    }
+                };
+                let Some(end) = rows.last() else { break };
+                after = (end.try_get("created_at")?, end.try_get("id")?);
+                for row in &rows {
+                    match self.publish_row(database, row, host).await {
+                        Ok(position) => last = last.max(Some(position)),
+                        Err(error) => failed = failed.or(Some(error)),
+                    }
+                }
             }
         }
-        Ok(last)
+        failed.map_or(Ok(last), Err)
     }
 
-    /// Publishes one wish, unless somebody has. Tells a position at which the log has it.
-    async fn publish(
+    /// Publishes a wish and removes it.
+    async fn publish_row(
+        &self,
+        database: &Database,
+        row: &AnyRow,
+        host: &dyn Host,
+    ) -> Result<Position, StoreError> {
+        let id: &str = row.try_get("id")?;
+        let home = if database.shard() == 0 { Home::Here } else { Home::Elsewhere };
+        let position = self.log_wish(id, row, home, host).await?;
+        host.reached("outbox.published");
+        if home == Home::Elsewhere {
+            database
+                .run(move || async move {
+                    let mut write = database.write(&[]).await?;
+                    sqlx::query("DELETE FROM outbox WHERE id = $1").bind(id).execute(&mut *write).await?;
+                    host.reached("outbox.before_removal");
+                    write.commit().await?;
+                    host.reached("outbox.removed");
+                    Ok(())
+                })
+                .await?;
+        }
+        Ok(position)
+    }
+
+    /// Has the log take one wish, unless it has it. Tells a position at which it does.
+    async fn log_wish(
         &self,
         id: &str,
         row: &AnyRow,
@@ -134,7 +189,12 @@ impl Store {
         let ends_sessions: i64 = row.try_get("ends_sessions")?;
         let reach = if ends_sessions == 0 { Reach::Tokens } else { Reach::Sessions };
         let (reason, actor): (Option<String>, String) = (row.try_get("reason")?, row.try_get("actor")?);
-        let latest = self.latest_token(&order).await?;
+        let token_until: Option<i64> = row.try_get("token_until")?;
+        let token_until = token_until.map(|date| UnixSeconds(unsigned(date)));
+        // One that was issued since is covered by its date, so that it counts as well.
+        let latest = self.latest_token(&order, host).await?;
+        let latest =
+            LatestToken { until: token_until.map(|date| latest.until.unwrap_or(date).max(date)), ..latest };
         let entry = Entry { order: &order, reach, reason: reason.as_deref(), actor: &actor };
         self.home
             .run(move || async move {
@@ -177,4 +237,16 @@ impl Store {
             })
             .await
     }
+}
+
+/// The wishes that wait in a database, the oldest first, from beyond the date and id of one of them.
+async fn waiting(database: &Database, after: &(i64, String)) -> Result<Vec<AnyRow>, StoreError> {
+    let (created_at, id) = after;
+    database
+        .run(move || async move {
+            let page = format!("{SELECT} WHERE (created_at, id) > ($1, $2) ORDER BY created_at, id LIMIT $3");
+            let page = sqlx::query(sqlx::AssertSqlSafe(page)).bind(created_at).bind(id).bind(PAGE_MAX);
+            Ok(page.fetch_all(database.readers()).await?)
+        })
+        .await
 }

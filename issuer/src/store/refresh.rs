@@ -5,6 +5,7 @@ use tollgate_shared::time::UnixSeconds;
 
 use super::cutoffs::CutOff;
 use super::database::{Database, Tx};
+use super::outbox::Wished;
 use super::session_writes::{NewLeaf, end, insert_leaf};
 use super::sessions::{EndReason, SessionRecord, StartedSession, TokenLife};
 use super::shards::slot_of;
@@ -70,6 +71,8 @@ pub enum Rotation {
     Reused {
         /// The session.
         session: SessionRecord,
+        /// What is to be published.
+        wished: Wished,
     },
     /// It is worth nothing.
     Refused(RefreshRefusal),
@@ -121,11 +124,12 @@ impl Store {
             match verdict {
                 Verdict::Refuse(refusal) => return Ok(Rotation::Refused(refusal)),
                 Verdict::Reuse => {
-                    end(&mut write, &session.id, EndReason::Reuse, "issuer", host).await?;
+                    let wish = end(&mut write, &session.id, EndReason::Reuse, "issuer", host).await?;
                     host.reached("reuse.before_commit");
                     write.commit().await?;
                     host.reached("reuse.committed");
-                    return Ok(Rotation::Reused { session });
+                    let wished = Wished::at(&database, wish.into_iter().collect());
+                    return Ok(Rotation::Reused { session, wished });
                 }
                 Verdict::Rotate | Verdict::Repeat => {}
             }

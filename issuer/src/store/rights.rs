@@ -11,7 +11,7 @@ use super::changes::FactKind;
 use super::cutoffs::Reach;
 use super::database::Lock;
 use super::meta;
-use super::outbox::{Wish, wish};
+use super::outbox::{Wish, Wished, wish};
 use super::{Store, StoreError, exists, list_from_json, list_to_json, signed, unsigned};
 use crate::clock::Host;
 
@@ -294,7 +294,7 @@ impl Store {
     }
 
     /// Changes a tenant. Disabling it cuts off all its tokens and sessions, which is published when
-    /// [`Store::publish_outbox`] returns.
+    /// [`Store::publish`] returns.
     ///
     /// # Errors
     /// [`StoreError::Missing`], or [`StoreError::Changed`] when this is not the version.
@@ -304,7 +304,7 @@ impl Store {
         if_version: Option<u64>,
         actor: &str,
         host: &dyn Host,
-    ) -> Result<Revision, StoreError> {
+    ) -> Result<(Revision, Wished), StoreError> {
         let _changing = self.changing(FactKind::Tenant, &tenant.id);
         self.home
             .run(move || async move {
@@ -327,11 +327,17 @@ impl Store {
                 .bind(&tenant.id)
                 .execute(&mut *write)
                 .await?;
+                let mut wishes = Vec::new();
                 if tenant.disabled && !known.is_some_and(|(known, _)| known.disabled) {
-                    let (dimension, reach) = (Dimension::Tenant, Reach::Sessions);
-                    let order =
-                        Wish { dimension, value: &tenant.id, reach, reason: "tenant disabled", actor };
-                    wish(&mut write, order, now, host).await?;
+                    let order = Wish {
+                        dimension: Dimension::Tenant,
+                        value: &tenant.id,
+                        reach: Reach::Sessions,
+                        reason: "tenant disabled",
+                        actor,
+                        token_until: None,
+                    };
+                    wishes.push(wish(&mut write, order, now, host).await?);
                 }
                 let row = sqlx::query("SELECT version, created_at, updated_at FROM tenants WHERE id = $1")
                     .bind(&tenant.id)
@@ -339,7 +345,7 @@ impl Store {
                     .await?;
                 let revision = Revision::from_row(&row)?;
                 write.commit().await?;
-                Ok(revision)
+                Ok((revision, Wished::at(&self.home, wishes)))
             })
             .await
     }

@@ -6,9 +6,9 @@ use tollgate_shared::time::UnixSeconds;
 
 use super::cutoffs::Reach;
 use super::database::Tx;
-use super::outbox::{Wish, wish};
+use super::outbox::{Wish, WishId, wish};
 use super::sessions::{EndReason, NewSession, StartedSession};
-use super::{StoreError, signed};
+use super::{StoreError, signed, unsigned};
 use crate::audit::new_audit_id;
 use crate::clock::Host;
 
@@ -92,34 +92,41 @@ pub(super) async fn displace(
     .await?;
     for row in rows {
         let id: String = row.try_get("id")?;
+        // Nobody waits for it to be published: that follows within a second.
         end(write, &id, EndReason::Displaced, "issuer", host).await?;
     }
     Ok(())
 }
 
-/// Ends a session and wishes it published. What was ended before stays as it was.
+/// Ends a session and wishes it published. What was ended before stays as it was. Gives the wish, if there is one.
 pub(super) async fn end(
     write: &mut Tx,
     id: &str,
     reason: EndReason,
     actor: &str,
     host: &dyn Host,
-) -> Result<(), StoreError> {
+) -> Result<Option<WishId>, StoreError> {
     let now = host.seconds();
-    let ended =
-        sqlx::query("UPDATE sessions SET ended_at = $1, end_reason = $2 WHERE id = $3 AND ended_at IS NULL")
-            .bind(signed(now.0))
-            .bind(reason.name())
-            .bind(id)
-            .execute(&mut **write)
-            .await?;
-    if ended.rows_affected() == 0 {
-        return Ok(());
-    }
+    let token_until: Option<i64> = sqlx::query_scalar(
+        "UPDATE sessions SET ended_at = $1, end_reason = $2 WHERE id = $3 AND ended_at IS NULL RETURNING token_until",
+    )
+    .bind(signed(now.0))
+    .bind(reason.name())
+    .bind(id)
+    .fetch_optional(&mut **write)
+    .await?;
+    let Some(token_until) = token_until else { return Ok(None) };
     host.reached("revoke.ended");
-    let dimension = Dimension::Session;
-    let order = Wish { dimension, value: id, reach: Reach::Sessions, reason: reason.name(), actor };
-    wish(write, order, now, host).await
+    let order = Wish {
+        dimension: Dimension::Session,
+        value: id,
+        reach: Reach::Sessions,
+        reason: reason.name(),
+        actor,
+        // No later one can come: who issues one has the user's lock, and finds the session ended.
+        token_until: Some(UnixSeconds(unsigned(token_until))),
+    };
+    wish(write, order, now, host).await.map(Some)
 }
 
 /// Ends every session of a user and wishes every token cut off.
@@ -129,7 +136,7 @@ pub(super) async fn end_all(
     reason: EndReason,
     actor: &str,
     host: &dyn Host,
-) -> Result<(), StoreError> {
+) -> Result<WishId, StoreError> {
     let now = host.seconds();
     sqlx::query("UPDATE sessions SET ended_at = $1, end_reason = $2 WHERE user_id = $3 AND ended_at IS NULL")
         .bind(signed(now.0))
@@ -138,9 +145,26 @@ pub(super) async fn end_all(
         .execute(&mut **write)
         .await?;
     host.reached("revoke.ended");
-    let dimension = Dimension::Subject;
-    let order = Wish { dimension, value: user_id, reach: Reach::Sessions, reason: reason.name(), actor };
-    wish(write, order, now, host).await
+    cut_off_tokens(write, user_id, (Reach::Sessions, reason.name()), actor, host).await
+}
+
+/// Wishes every token of a user cut off, and what `reach` says beyond that.
+pub(super) async fn cut_off_tokens(
+    write: &mut Tx,
+    user_id: &str,
+    (reach, reason): (Reach, &str),
+    actor: &str,
+    host: &dyn Host,
+) -> Result<WishId, StoreError> {
+    let token_until: Option<i64> =
+        sqlx::query_scalar("SELECT MAX(token_until) FROM sessions WHERE user_id = $1")
+            .bind(user_id)
+            .fetch_one(&mut **write)
+            .await?;
+    // A token that is issued later is of what the user may after this: who issues it has the user's lock.
+    let token_until = Some(token_until.map(|date| UnixSeconds(unsigned(date))).unwrap_or_default());
+    let order = Wish { dimension: Dimension::Subject, value: user_id, reach, reason, actor, token_until };
+    wish(write, order, host.seconds(), host).await
 }
 
 /// Writes down that a user logged in. Who failed to is in the audit log only: for a user who does not exist there is no row

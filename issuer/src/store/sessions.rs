@@ -6,6 +6,7 @@ use tollgate_shared::time::UnixSeconds;
 
 use super::cutoffs::CutOffKeys;
 use super::database::Database;
+use super::outbox::Wished;
 use super::session_writes::{displace, end, end_all, insert, note_login, remember_device};
 use super::shards::slot_of;
 use super::{Store, StoreError, signed, unsigned};
@@ -13,7 +14,7 @@ use crate::clock::Host;
 use crate::session::Family;
 
 /// A token may be dated this many seconds ahead, to lie after a cut-off of the same second.
-const AHEAD_SECONDS_MAX: u64 = 20;
+pub(super) const AHEAD_SECONDS_MAX: u64 = 20;
 /// How long a session that is over is kept for the record, in seconds.
 const KEPT_SECONDS: u64 = 86_400;
 
@@ -276,7 +277,7 @@ impl Store {
         self.shards.on_slot(slot_of(user_id), operation).await
     }
 
-    /// Ends a session of a user. It is published when [`Store::publish_outbox`] returns.
+    /// Ends a session of a user. It is published when [`Store::publish`] returns.
     ///
     /// # Errors
     /// [`StoreError::Missing`] when the user has no such session.
@@ -287,7 +288,7 @@ impl Store {
         reason: EndReason,
         actor: &str,
         host: &dyn Host,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Wished, StoreError> {
         let operation = move |database: Database| async move {
             let mut write = database.write_user(user_id).await?;
             let known: Option<i64> =
@@ -297,16 +298,16 @@ impl Store {
                     .fetch_optional(&mut *write)
                     .await?;
             known.ok_or(StoreError::Missing)?;
-            end(&mut write, id, reason, actor, host).await?;
+            let wish = end(&mut write, id, reason, actor, host).await?;
             host.reached("revoke.before_commit");
             write.commit().await?;
             host.reached("revoke.committed");
-            Ok(())
+            Ok(Wished::at(&database, wish.into_iter().collect()))
         };
         self.shards.on_slot(slot_of(user_id), operation).await
     }
 
-    /// Ends every session of a user, and cuts off every token. It is published when [`Store::publish_outbox`] returns.
+    /// Ends every session of a user, and cuts off every token. It is published when [`Store::publish`] returns.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -316,14 +317,14 @@ impl Store {
         reason: EndReason,
         actor: &str,
         host: &dyn Host,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Wished, StoreError> {
         let operation = move |database: Database| async move {
             let mut write = database.write_user(user_id).await?;
-            end_all(&mut write, user_id, reason, actor, host).await?;
+            let wish = end_all(&mut write, user_id, reason, actor, host).await?;
             host.reached("revoke.before_commit");
             write.commit().await?;
             host.reached("revoke.committed");
-            Ok(())
+            Ok(Wished::at(&database, vec![wish]))
         };
         self.shards.on_slot(slot_of(user_id), operation).await
     }

@@ -7,7 +7,7 @@ use tollgate_shared::time::UnixSeconds;
 
 use super::cutoffs::Reach;
 use super::database::{Lock, Tx};
-use super::feed_log::{Entry, log_if_changed_in, revoke_in};
+use super::feed_log::{Entry, LatestToken, log_if_changed_in, revoke_in};
 use super::{LogEntry, RevocationOrder, Store, StoreError, signed, unsigned};
 use crate::signing_keys::KeyRow;
 
@@ -67,7 +67,8 @@ impl Store {
                         RevocationOrder::Value { dimension: Dimension::Key, issuer: None, value: key };
                     let reason = Some(reason.as_str());
                     let entry = Entry { order: &order, reach: Reach::Tokens, reason, actor: &actor };
-                    position = Some(revoke_in(&mut write, &entry, now, now).await?.position);
+                    position =
+                        Some(revoke_in(&mut write, &entry, LatestToken::default(), now).await?.position);
                 }
                 sqlx::query("DELETE FROM signing_keys WHERE ended_at < $1")
                     .bind(signed(now.minus(ENDED_SECONDS).0))

@@ -1,12 +1,11 @@
 //! Changes users; what a change takes away from them is cut off with it.
 
-use tollgate_shared::revocation::Dimension;
 use tollgate_shared::time::UnixSeconds;
 
 use super::cutoffs::Reach;
 use super::database::Database;
-use super::outbox::{Wish, wish};
-use super::session_writes::end_all;
+use super::outbox::Wished;
+use super::session_writes::{cut_off_tokens, end_all};
 use super::sessions::EndReason;
 use super::shards::slot_of;
 use super::users::{User, UserChange, UserRecord, user_in};
@@ -17,8 +16,9 @@ use crate::clock::Host;
 const REHASH_SECONDS: u64 = 60;
 
 impl Store {
-    /// Changes a user. A new password and being disabled end every session, and a new password has every device forgotten; a role or scope that is taken away, another
-    /// plan or tenant cut off the tokens that still say so. That is published when [`Store::publish_outbox`] returns.
+    /// Changes a user. A new password and being disabled end every session, and with a new password every device is
+    /// forgotten; a role or scope that is taken away, another plan or tenant cut off the tokens that still say so. That is
+    /// published when [`Store::publish`] returns.
     ///
     /// # Errors
     /// [`StoreError::Missing`], or [`StoreError::Changed`] when this is not the version.
@@ -26,7 +26,7 @@ impl Store {
         &self,
         change: &UserChange<'_>,
         host: &dyn Host,
-    ) -> Result<UserRecord, StoreError> {
+    ) -> Result<(UserRecord, Wished), StoreError> {
         let UserChange { user, password_hash, if_version, actor } = change;
         let User { id, username: _, plan, roles, scopes, tenant, disabled } = user;
         let operation = move |database: Database| async move {
@@ -49,6 +49,7 @@ impl Store {
             .bind(id)
             .execute(&mut *write)
             .await?;
+            let mut wishes = Vec::new();
             if let Some(hash) = password_hash {
                 host.reached("user.rights_written");
                 sqlx::query(
@@ -63,20 +64,19 @@ impl Store {
                 // Whoever knew the old one may have made devices known.
                 sqlx::query("DELETE FROM devices WHERE user_id = $1").bind(id).execute(&mut *write).await?;
                 host.reached("user.password_written");
-                end_all(&mut write, id, EndReason::Password, actor, host).await?;
+                wishes.push(end_all(&mut write, id, EndReason::Password, actor, host).await?);
             }
             if *disabled && !known.user.disabled {
-                end_all(&mut write, id, EndReason::Disabled, actor, host).await?;
+                wishes.push(end_all(&mut write, id, EndReason::Disabled, actor, host).await?);
             } else if takes_away(&known.user, user) {
-                let (dimension, reach) = (Dimension::Subject, Reach::Tokens);
-                let order = Wish { dimension, value: id, reach, reason: "rights changed", actor };
-                wish(&mut write, order, now, host).await?;
+                let what = (Reach::Tokens, "rights changed");
+                wishes.push(cut_off_tokens(&mut write, id, what, actor, host).await?);
             }
             let changed = user_in(&mut write, id).await?.ok_or(StoreError::Missing)?;
             host.reached("user.change_before_commit");
             write.commit().await?;
             host.reached("user.changed");
-            Ok(changed)
+            Ok((changed, Wished::at(&database, wishes)))
         };
         self.shards.on_slot(slot_of(id), operation).await
     }

@@ -6,6 +6,7 @@ use sqlx::any::AnyRow;
 use tollgate_shared::time::UnixSeconds;
 
 use super::database::{Database, Lock, Tx};
+use super::outbox::Wished;
 use super::session_writes::end_all;
 use super::sessions::EndReason;
 use super::shards::slot_of;
@@ -266,8 +267,7 @@ impl Store {
         Ok((users, next))
     }
 
-    /// Deletes a user, ends every session and cuts off every token, which is published when [`Store::publish_outbox`]
-    /// returns. The name is free then.
+    /// Deletes a user, ends every session and cuts off every token, which is published when [`Store::publish`] returns. The name is free then.
     ///
     /// # Errors
     /// [`StoreError::Missing`], or [`StoreError::Changed`] when this is not the version.
@@ -277,22 +277,22 @@ impl Store {
         if_version: Option<u64>,
         actor: &str,
         host: &dyn Host,
-    ) -> Result<User, StoreError> {
+    ) -> Result<(User, Wished), StoreError> {
         let operation = move |database: Database| async move {
             let mut write = database.write_user(id).await?;
             let known = user_in(&mut write, id).await?.ok_or(StoreError::Missing)?;
             if if_version.is_some_and(|version| version != known.version) {
                 return Err(StoreError::Changed);
             }
-            end_all(&mut write, id, EndReason::Deleted, actor, host).await?;
+            let wish = end_all(&mut write, id, EndReason::Deleted, actor, host).await?;
             for statement in ["DELETE FROM devices WHERE user_id = $1", "DELETE FROM users WHERE id = $1"] {
                 sqlx::query(statement).bind(id).execute(&mut *write).await?;
             }
             host.reached("user.deletion_before_commit");
             write.commit().await?;
-            Ok(known.user)
+            Ok((known.user, Wished::at(&database, vec![wish])))
         };
-        let user = self.shards.on_slot(slot_of(id), operation).await?;
+        let (user, wished) = self.shards.on_slot(slot_of(id), operation).await?;
         host.reached("user.deleted");
         let username = user.username.as_str();
         self.home
@@ -309,7 +309,7 @@ impl Store {
                 Ok(())
             })
             .await?;
-        Ok(user)
+        Ok((user, wished))
     }
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tollgate_issuer::breaker::BreakerState;
+use tollgate_issuer::clock::Host as _;
 use tollgate_issuer::config::SecretUrl;
-use tollgate_issuer::store::{DatabaseLimits, Store, StoreError, StorePlace};
+use tollgate_issuer::store::{DatabaseLimits, SlotMove, Store, StoreError, StorePlace};
 use tollgate_tests::client::Client;
 use tollgate_tests::eventually::eventually;
 use tollgate_tests::evidence::Evidence;
@@ -114,6 +115,40 @@ async fn a_server_that_stops_or_drops_connections_is_found_again() {
         "stopped (immediate), restarted",
         &format!("24 failed within {longest:?}; good again {after:?} after the start"),
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_shard_that_is_away_is_nothing_to_those_who_are_elsewhere() {
+    let evidence = Evidence::of_this_test().unwrap();
+    let (_home_server, place) = server(&[], &evidence).await;
+    let (mut server, shard) = server(&[], &evidence).await;
+    let (StorePlace::Postgres { home, .. }, StorePlace::Postgres { home: shard, .. }) = (place, shard) else {
+        panic!("both are servers")
+    };
+    server.stop_immediately().await.unwrap();
+    let place = StorePlace::Postgres { home, shards: vec![shard] };
+    let host = TestHost::new();
+    let store = Store::open(&place, LIMITS, host.clone()).await.unwrap();
+    let state = |shard: usize| store.breakers()[shard].1;
+    store.ping().await.unwrap();
+    assert_eq!((state(0), state(1)), (BreakerState::Closed, BreakerState::Open));
+    server.restart().await.unwrap();
+    eventually("the shard to be opened", BACK_AGAIN, async || match state(1) {
+        BreakerState::Closed => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await
+    .unwrap();
+    store.move_slot(SlotMove { slot: 0, from: 0, to: 1 }).await.unwrap();
+    server.stop_immediately().await.unwrap();
+    let client = tollgate_issuer::client::Client::first_party("free").unwrap();
+    store.ensure_client(&client, host.seconds()).await.unwrap();
+    let wished = store.delete_client(client.id.as_str(), None, "test", &*host).await.unwrap();
+    assert!(
+        store.publish(&wished, &*host).await.unwrap().is_some(),
+        "a revocation waits for no other database"
+    );
+    store.ping().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

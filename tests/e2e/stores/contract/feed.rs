@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tollgate_issuer::clock::random_below;
+use tollgate_issuer::config::SLACK_SECONDS;
 use tollgate_issuer::store::{EndReason, FeedRead, LogEntry, LogPart, RevocationOrder, Store};
-use tollgate_shared::revocation::{BLOCK_INDICES, Dimension, Position, StatusIndex};
+use tollgate_shared::revocation::{BLOCK_INDICES, Dimension, Position, RETENTION_SECONDS, StatusIndex};
 use tollgate_shared::time::UnixSeconds;
 
 use super::on_every_backend;
-use super::people::{add_user, start, wishes};
+use super::people::{LIFE, add_user, child, start, wishes};
 use crate::stores::backend::{Backend, TestHost, at_once};
 
 on_every_backend!(
@@ -19,6 +20,8 @@ on_every_backend!(
     what_is_revoked_keeps_its_place,
     a_wish_is_published_once_whatever_crashes,
     a_wish_is_published_once_by_many,
+    a_wish_that_cannot_be_published_holds_up_no_other,
+    a_cut_off_is_told_for_as_long_as_a_token_of_it_lives,
     an_ended_session_stays_ended_for_those_that_follow,
     a_block_of_indices_is_handed_out_once,
     an_entry_that_says_nothing_new_is_not_written,
@@ -141,6 +144,7 @@ async fn a_wish_is_published_once_whatever_crashes(backend: &Backend) {
     let host = &*backend.host;
     for number in 0..6 {
         let user = add_user(backend, &store, &format!("user-{number}")).await;
+        start(backend, &store, &user.id).await;
         store.end_sessions(&user.id, EndReason::Logout, "user", host).await.unwrap();
     }
     backend.host.stop_at("outbox.published");
@@ -159,6 +163,7 @@ async fn a_wish_is_published_once_by_many(backend: &Backend) {
     let host = &*backend.host;
     for number in 0..20 {
         let user = add_user(backend, &stores[0], &format!("user-{number}")).await;
+        start(backend, &stores[0], &user.id).await;
         stores[0].end_sessions(&user.id, EndReason::Logout, "user", host).await.unwrap();
     }
     at_once(4, |number| {
@@ -170,6 +175,62 @@ async fn a_wish_is_published_once_by_many(backend: &Backend) {
     assert_eq!(wishes(backend).await, 0);
     stores[0].prune_outbox(backend.now().plus(8 * 86_400)).await.unwrap();
     assert_eq!(backend.sum("SELECT COUNT(*) FROM outbox_published").await, 0);
+}
+
+async fn a_wish_that_cannot_be_published_holds_up_no_other(backend: &Backend) {
+    let store = backend.replica().await;
+    let host = &*backend.host;
+    // More of them than are read at once, and older than all others.
+    let spoilt = "INSERT INTO outbox (id, dimension, value, ends_sessions, actor, created_at) \
+                  WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1100) \
+                  SELECT 'o_' || i, 'nothing', 'x', 0, 'test', 1 FROM n";
+    for shard in 0..backend.shards() {
+        backend.execute(shard, spoilt).await.unwrap();
+    }
+    let user = add_user(backend, &store, "alice").await;
+    let session = start(backend, &store, &user.id).await;
+    let wished = store.end_session(&user.id, &session.id, EndReason::Logout, "user", host).await.unwrap();
+    assert_eq!(store.publish(&wished, host).await.unwrap(), Some(Position(1)), "its own, and nobody else's");
+    assert_eq!(store.publish(&wished, host).await.unwrap(), Some(Position(1)), "once");
+    start(backend, &store, &user.id).await;
+    store.end_sessions(&user.id, EndReason::Logout, "user", host).await.unwrap();
+    store.publish_outbox(host).await.unwrap_err();
+    assert_eq!(store.position().await.unwrap(), Position(2), "what can be published is");
+    assert_eq!(backend.sum("SELECT COUNT(*) FROM outbox WHERE dimension <> 'nothing'").await, 0);
+}
+
+async fn a_cut_off_is_told_for_as_long_as_a_token_of_it_lives(backend: &Backend) {
+    let store = backend.replica().await;
+    let host = &*backend.host;
+    let user = add_user(backend, &store, "alice").await;
+    let first = start(backend, &store, &user.id).await;
+    backend.host.advance(100);
+    let (second, third) =
+        (start(backend, &store, &user.id).await, start(backend, &store, &user.id).await.token);
+    let ends = |issued_at: UnixSeconds| issued_at.plus(LIFE.seconds + SLACK_SECONDS);
+    let last = async || store.read_feed(None, 0, backend.now()).await.unwrap().cutoffs.pop().unwrap();
+    let wished = store.end_session(&user.id, &first.id, EndReason::Logout, "user", host).await.unwrap();
+    store.publish(&wished, host).await.unwrap();
+    assert_eq!((last().await.value, last().await.until), (first.id, ends(first.issued_at)));
+    backend.host.advance(200);
+    child(backend, &store, &third).await;
+    let refreshed_at = backend.now();
+    backend.host.advance(100);
+    let wished = store.end_sessions(&user.id, EndReason::Logout, "user", host).await.unwrap();
+    // Started before the wish is published, it is dated before what that cuts off.
+    let between = start(backend, &store, &user.id).await;
+    store.publish(&wished, host).await.unwrap();
+    assert!(ends(between.issued_at) > ends(refreshed_at) && refreshed_at > second.issued_at);
+    assert_eq!((last().await.value, last().await.until), (user.id.clone(), ends(between.issued_at)));
+    // What ends when nothing of it is in force any more is told to nobody, and over all the same.
+    let idle = start(backend, &store, &user.id).await;
+    backend.host.advance(LIFE.seconds + SLACK_SECONDS + RETENTION_SECONDS + 60);
+    let position = store.position().await.unwrap();
+    let wished = store.end_session(&user.id, &idle.id, EndReason::Logout, "user", host).await.unwrap();
+    store.publish(&wished, host).await.unwrap();
+    assert_eq!((store.position().await.unwrap(), wishes(backend).await), (position, 0));
+    let cut = format!("SELECT COUNT(*) FROM cutoffs WHERE dimension = 'session' AND value = '{}'", idle.id);
+    assert_eq!(backend.number(0, &cut).await, 1);
 }
 
 async fn an_ended_session_stays_ended_for_those_that_follow(backend: &Backend) {

@@ -1,7 +1,7 @@
 //! Clients, roles and tenants: changed by one at a time, and what disabling one takes away is published.
 
 use tollgate_issuer::client::{Client, client_id};
-use tollgate_issuer::store::{Role, StoreError, Tenant};
+use tollgate_issuer::store::{RevocationOrder, Role, StoreError, Tenant};
 use tollgate_shared::revocation::Dimension;
 
 use super::on_every_backend;
@@ -12,6 +12,7 @@ on_every_backend!(
     roles_are_added_changed_and_removed_by_version,
     a_disabled_tenant_is_published,
     a_disabled_client_is_published,
+    a_second_cut_off_covers_what_a_client_was_given_right_after_the_first,
     of_twenty_changes_of_one_version_one_is_made,
 );
 
@@ -74,7 +75,7 @@ async fn a_disabled_client_is_published(backend: &Backend) {
     assert!(matches!(store.add_client(&known, backend.now()).await, Err(StoreError::Exists)));
     store.ensure_client(&known, backend.now()).await.unwrap();
     known.disabled = true;
-    let revision = store.change_client(&known, Some(1), "operator test", host).await.unwrap();
+    let (revision, _) = store.change_client(&known, Some(1), "operator test", host).await.unwrap();
     assert_eq!((revision.version, wishes(backend).await), (2, 1));
     store.publish_outbox(host).await.unwrap().unwrap();
     let first = store.read_feed(None, 0, backend.now()).await.unwrap().cutoffs[0].clone();
@@ -84,6 +85,28 @@ async fn a_disabled_client_is_published(backend: &Backend) {
     let last = store.read_feed(None, 0, backend.now()).await.unwrap().cutoffs[1].clone();
     assert!(last.issued_before > first.issued_before, "tokens of its own were dated right after the first");
     assert!(store.client("batch").await.unwrap().is_none());
+}
+
+async fn a_second_cut_off_covers_what_a_client_was_given_right_after_the_first(backend: &Backend) {
+    let store = backend.replica().await;
+    store.add_client(&client("batch"), backend.now()).await.unwrap();
+    for (dimension, value, later) in [
+        (Dimension::Client, "batch", true),
+        (Dimension::Subject, "batch", true),
+        (Dimension::Tenant, "acme", true),
+        (Dimension::Issuer, "https://issuer.test", true),
+        // A user's tokens are in sessions, which tell how they are dated.
+        (Dimension::Subject, "u_alice", false),
+    ] {
+        let order = RevocationOrder::Value { dimension, issuer: None, value: value.to_owned() };
+        let mut dates = Vec::new();
+        for _ in 0..2 {
+            store.revoke(&order, None, "operator test", &*backend.host).await.unwrap();
+            dates.push(store.read_feed(None, 0, backend.now()).await.unwrap().cutoffs.pop().unwrap());
+        }
+        let (first, second) = (dates[0].issued_before.unwrap(), dates[1].issued_before.unwrap());
+        assert_eq!(second > first, later, "{dimension:?} {value}: a token may be dated {first:?}");
+    }
 }
 
 async fn of_twenty_changes_of_one_version_one_is_made(backend: &Backend) {

@@ -72,7 +72,7 @@ async fn a_change_is_of_the_version_that_was_read(backend: &Backend) {
         async move {
             let mut change = change(&user);
             change.if_version = Some(1);
-            store.change_user(&change, &*host).await
+            store.change_user(&change, &*host).await.map(|(changed, _)| changed)
         }
     })
     .await;
@@ -112,7 +112,7 @@ async fn what_ends_sessions_ends_them_and_says_so(backend: &Backend) {
                 store.change_user(&change(&user), host).await.unwrap();
             }
             "deleted" => drop(store.delete_user(&user.id, None, "operator test", host).await.unwrap()),
-            _ => store.end_sessions(&user.id, EndReason::Logout, "user", host).await.unwrap(),
+            _ => drop(store.end_sessions(&user.id, EndReason::Logout, "user", host).await.unwrap()),
         }
         for session in [&first, &second] {
             assert!(is_refused(backend, &store, &session.token).await, "{way}");
