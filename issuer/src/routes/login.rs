@@ -7,10 +7,10 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
-use super::{bounded, json};
+use super::{bounded, written};
 use crate::app::App;
 use crate::body::Json;
 use crate::client::FIRST_PARTY;
@@ -24,15 +24,56 @@ use crate::sessions::{SessionError, SessionTokens};
 /// The longest `scope`, in bytes.
 const SCOPE_BYTES_MAX: usize = 4096;
 
-#[derive(Debug, Deserialize)]
+/// Who logs in.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Login)]
 pub(crate) struct LoginBody {
+    /// At most 255 bytes.
+    #[schema(min_length = 1, max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     username: String,
+    /// At most 1024 bytes.
+    #[schema(value_type = String, format = Password, min_length = 8, max_length = 1024)]
     password: TypedPassword,
+    /// `first-party` when missing.
+    #[schema(min_length = 1, max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     client_id: Option<String>,
+    /// Everything that the user may ask for when missing.
+    #[schema(max_length = 4096)]
     scope: Option<String>,
+    /// What the client calls its device; the user finds the session by it.
+    #[schema(min_length = 1, max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     device: Option<String>,
+    /// What an earlier login from this device gave as `device_token`: others' failures then do not lock it out.
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     device_token: Option<TypedPassword>,
+}
+
+/// Tokens of a person.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Tokens)]
+pub(crate) struct LoginAnswer<'a> {
+    access_token: &'a str,
+    /// `Bearer`
+    token_type: &'static str,
+    /// For how long `access_token` is good, in seconds.
+    expires_in: u64,
+    scope: &'a str,
+    /// What the next tokens are had for.
+    refresh_token: &'a str,
+    /// What the device is known by from now on.
+    device_token: &'a str,
+    #[schema(inline)]
+    user: LoginUser<'a>,
+}
+
+/// Whose tokens they are.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TokenUser)]
+pub(crate) struct LoginUser<'a> {
+    id: &'a str,
+    username: &'a str,
+    plan: &'a str,
 }
 
 pub(crate) async fn login(
@@ -97,16 +138,18 @@ async fn answer(
     let Login { tokens, device_token, user } =
         app.log_in(LoginRequest { address, username, password, client, scope, device, device_token }).await?;
     let SessionTokens { access_token, expires_in, scope, refresh_token } = tokens;
-    let body = json!({
-        "access_token": access_token,
-        "token_type": "Bearer",
-        "expires_in": expires_in,
-        "scope": scope,
-        "refresh_token": refresh_token.as_str(),
-        "device_token": device_token.as_str(),
-        "user": { "id": user.id, "username": user.username, "plan": user.plan },
-    });
-    Ok(json(StatusCode::OK, &body))
+    written(
+        StatusCode::OK,
+        &LoginAnswer {
+            access_token: &access_token,
+            token_type: "Bearer",
+            expires_in,
+            scope: &scope,
+            refresh_token: &refresh_token,
+            device_token: &device_token,
+            user: LoginUser { id: &user.id, username: &user.username, plan: &user.plan },
+        },
+    )
 }
 
 impl From<LoginError> for Refusal {
