@@ -28,18 +28,45 @@ pub(super) struct OAuthErrorSchema {
     error_description: String,
 }
 
+/// What a client may do.
+#[derive(ToSchema)]
+#[schema(as = Grant)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ClientGrantSchema {
+    Login,
+    RefreshToken,
+    ClientCredentials,
+}
+
+/// For what tokens are had at the token endpoint.
+#[derive(ToSchema)]
+#[schema(as = TokenGrant)]
+#[serde(rename_all = "snake_case")]
+enum TokenGrantSchema {
+    RefreshToken,
+    ClientCredentials,
+}
+
 /// What a client asks for.
 #[derive(ToSchema)]
 #[schema(as = TokenRequest)]
 pub(super) struct TokenRequestSchema {
-    /// `refresh_token` or `client_credentials`.
-    grant_type: String,
-    refresh_token: Option<String>,
-    scope: Option<String>,
-    client_id: Option<String>,
-    client_secret: Option<String>,
-    client_assertion_type: Option<String>,
-    client_assertion: Option<String>,
+    #[schema(inline)]
+    grant_type: TokenGrantSchema,
+    /// Only with the grant of this name.
+    #[schema(required = false)]
+    refresh_token: String,
+    /// Everything that can be had when missing.
+    #[schema(required = false)]
+    scope: String,
+    #[schema(required = false)]
+    client_id: String,
+    #[schema(required = false)]
+    client_secret: String,
+    #[schema(required = false)]
+    client_assertion_type: String,
+    #[schema(required = false)]
+    client_assertion: String,
 }
 
 /// Which token is meant.
@@ -48,11 +75,16 @@ pub(super) struct TokenRequestSchema {
 pub(super) struct TokenFormSchema {
     #[schema(min_length = 1)]
     token: String,
-    token_type_hint: Option<String>,
-    client_id: Option<String>,
-    client_secret: Option<String>,
-    client_assertion_type: Option<String>,
-    client_assertion: Option<String>,
+    #[schema(required = false)]
+    token_type_hint: String,
+    #[schema(required = false)]
+    client_id: String,
+    #[schema(required = false)]
+    client_secret: String,
+    #[schema(required = false)]
+    client_assertion_type: String,
+    #[schema(required = false)]
+    client_assertion: String,
 }
 
 /// Tokens of a client (RFC 6749 section 5.1).
