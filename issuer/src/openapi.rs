@@ -7,7 +7,7 @@ mod admin;
 mod oauth;
 mod operation;
 mod public;
-mod schemas;
+pub(crate) mod schemas;
 #[cfg(test)]
 mod tests;
 

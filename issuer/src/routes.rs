@@ -10,15 +10,17 @@ pub(crate) mod well_known;
 
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use serde::Serialize;
 use tollgate_shared::id::ID_BYTES_MAX;
 
-use crate::error::Refusal;
+use crate::error::{Refusal, defect};
 
 const NO_STORE: (HeaderName, &str) = (header::CACHE_CONTROL, "no-store");
 
-/// A JSON answer that nobody may keep.
-fn json(status: StatusCode, body: &serde_json::Value) -> Response {
-    (status, [NO_STORE, (header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+/// A JSON answer of this type, which nobody may keep.
+fn written(status: StatusCode, body: &impl Serialize) -> Result<Response, Refusal> {
+    let body = serde_json::to_string(body).map_err(|error| defect(&error))?;
+    Ok((status, [NO_STORE, (header::CONTENT_TYPE, "application/json")], body).into_response())
 }
 
 /// Checks the length of a member of a request.

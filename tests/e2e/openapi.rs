@@ -1,7 +1,11 @@
-//! The issuer answers as its OpenAPI document says, whatever it is asked.
+//! The issuer answers as its OpenAPI document says, whatever it is asked, and each operation does what it is for at least once.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use base64ct::{Base64, Encoding as _};
 use serde_json::{Value, json};
-use tollgate_tests::client::Client;
+use tollgate_tests::client::{Client, Response};
 use tollgate_tests::evidence::Evidence;
 use tollgate_tests::issuer::{Issuer, IssuerOptions};
 use tollgate_tests::schemathesis::Examination;
@@ -17,12 +21,40 @@ const CHECKS: [&str; 4] = [
 ];
 /// Where the document is.
 const DOCUMENT: &str = "/openapi.json";
-/// What people do with their own token.
-const OF_USERS: &str = "^/v1/(sessions|logout)";
+/// What people do with their own token, but for what ends the session that everything else needs.
+const OF_USERS: &str = "^/v1/sessions";
 /// What edges do with their credential.
 const OF_EDGES: &str = "^/v1/edge/";
-/// Ends the session of the token that everything else needs.
-const ENDS_THE_SESSION: &str = "^/v1/logout";
+/// What OAuth clients do with theirs.
+const OF_CLIENTS: &str = "^/oauth2/";
+/// The issuer of which metadata are found at a path of their own.
+const ISSUER_WITH_PATH: &str = "http://issuer.test/tenant";
+
+const SAME_KEY: &str =
+    "most random requests repeat an idempotency key, and what is left may name what there is not";
+const WITH_PATH: &str = "there is something only for an issuer with a path";
+/// What random requests may not bring off, each with the reason. The test does it once by hand.
+const BY_HAND: [(&str, &str); 13] = [
+    ("DELETE /v1/admin/clients/{id}/secrets/{secret}", "the secret has to be one of that client"),
+    ("DELETE /v1/admin/users/{id}/sessions/{sid}", "the session has to be one of that user"),
+    (
+        "DELETE /v1/sessions/{id}",
+        "the session has to be one of the caller, and not the one everything else needs",
+    ),
+    ("GET /.well-known/oauth-authorization-server/{path}", WITH_PATH),
+    ("GET /.well-known/oauth-protected-resource/{path}", WITH_PATH),
+    ("GET /.well-known/openid-configuration/{path}", WITH_PATH),
+    ("PATCH /v1/admin/clients/{id}", "keys go only with a client that has such"),
+    (
+        "POST /oauth2/token",
+        "a refresh token is good once, and one proof of who the client is excludes the others",
+    ),
+    ("POST /v1/admin/clients", SAME_KEY),
+    ("POST /v1/admin/clients/{id}/secrets", SAME_KEY),
+    ("POST /v1/admin/roles", SAME_KEY),
+    ("POST /v1/admin/tenants", SAME_KEY),
+    ("POST /v1/admin/users", SAME_KEY),
+];
 
 /// Nothing is left out. The requests use what earlier answers named: as an operator, keys are withdrawn, edges removed, users and
 /// clients deleted. So operators come last, after everybody whose standing that takes away; operators themselves have no route.
@@ -37,59 +69,245 @@ async fn every_operation_answers_as_the_document_says() {
         .with("THROTTLE__SPRAYING_NETWORK_ACCOUNTS", "90000")
         .with("THROTTLE__SPRAYING_TOTAL_ACCOUNTS", "90000");
     let issuer = Issuer::start(options, &evidence).await.unwrap();
-    let base_url = issuer.base_url();
-    let document = Client::new().get(&format!("{base_url}/openapi.json")).send_ok().await.unwrap();
-    let expected = operations(&document.json().unwrap());
-    issuer.add_user("alice", PASSWORD, "free", &[], &["read"]).await.unwrap();
-    let user = issuer.login("alice", PASSWORD).await.unwrap().access_token;
-    let leaver = issuer.login("alice", PASSWORD).await.unwrap().access_token;
-    let edge = issuer.add_edge("edge").await.unwrap();
+    let document = Client::new().get(&format!("{}{DOCUMENT}", issuer.base_url())).send_ok().await.unwrap();
+    let document = document.json().unwrap();
+    let expected = operations(&document);
+    let mut run = Run { issuer, evidence, document, answers: BTreeMap::new() };
+    let users = run.users().await;
 
     println!("seed {SEED}");
-    let others = format!("{OF_USERS}|{OF_EDGES}|^{DOCUMENT}$");
-    let examine = async |name: &str, token: &str, paths: &str, but: Option<&str>| -> usize {
-        let (name, token, paths) = (name.to_owned(), token.to_owned(), paths.to_owned());
-        let (but, base_url) = (but.map(str::to_owned), base_url.clone());
-        let folder = evidence.folder().to_owned();
-        let examined = tokio::task::spawn_blocking(move || {
-            let examination = Examination {
-                name: &name,
-                base_url: &base_url,
-                token: &token,
-                paths: &paths,
-                but: but.as_deref(),
-                checks: &CHECKS,
-                examples: EXAMPLES,
-                seed: SEED,
-            };
-            examination.run(&folder)
+    run.by_hand(&users).await;
+    let token = run.token().await;
+    run.random("user", &token, OF_USERS, None, &[]).await;
+    let edge = format!("Bearer {}", run.issuer.add_edge("edge").await.unwrap());
+    run.random("edge", &edge, OF_EDGES, None, &[("POST /v1/edge/quota", "body.edge", &["edge"])]).await;
+    let service = run.service().await;
+    let refresh = run.issuer.login("alice", PASSWORD).await.unwrap().refresh_token;
+    let tokens: &[&str] = &[&refresh];
+    let known =
+        [("POST /oauth2/introspect", "body.token", tokens), ("POST /oauth2/token", "body.scope", &["read"])];
+    run.random("client", &service, OF_CLIENTS, None, &known).await;
+    // Each ends the session it comes in, so the first request is the one that does something.
+    for (name, path) in [("leaver", "^/v1/logout$"), ("leaver-of-all", "^/v1/logout-all$")] {
+        let token = run.token().await;
+        run.random(name, &token, path, None, &[]).await;
+    }
+    let users: Vec<&str> = users.iter().map(String::as_str).collect();
+    let known: [(&str, &str, &[&str]); 6] = [
+        ("POST /v1/login", "body.username", &["alice"]),
+        ("POST /v1/login", "body.password", &[PASSWORD]),
+        ("POST /v1/login", "body.client_id", &["first-party"]),
+        ("POST /v1/login", "body.scope", &["read"]),
+        ("POST /v1/admin/clients/{id}/secrets", "path.id", &["service"]),
+        ("DELETE /v1/admin/users/{id}/sessions", "path.id", &users),
+    ];
+    let others = format!("{OF_USERS}|{OF_EDGES}|^/v1/logout|^{DOCUMENT}$");
+    let operator = format!("Bearer {}", run.issuer.operator_token());
+    run.random("operator", &operator, "^/", Some(&others), &known).await;
+    run.issuer.operator("GET", "/v1/admin/edges").send_ok().await.unwrap();
+
+    let asked: BTreeSet<_> = run.answers.keys().cloned().collect();
+    assert_eq!(asked, expected, "an operation was left out, or is not in the document");
+    let done = |operation: &&String| run.answers[*operation].iter().any(|status| (200..300).contains(status));
+    let never: Vec<_> = expected.iter().filter(|operation| !done(operation)).collect();
+    assert!(never.is_empty(), "never brought off: {never:?}");
+    run.issuer.process().ensure_running().unwrap();
+}
+
+/// What was asked, and how it was answered.
+struct Run {
+    issuer: Issuer,
+    evidence: Arc<Evidence>,
+    document: Value,
+    /// With which statuses each operation was answered.
+    answers: BTreeMap<String, BTreeSet<u16>>,
+}
+
+impl Run {
+    /// Alice, whose password is known, and others with sessions; gives the ids of those.
+    async fn users(&self) -> Vec<String> {
+        let mut ids = Vec::new();
+        for name in ["alice", "bob", "carol", "dave"] {
+            self.issuer.add_user(name, PASSWORD, "free", &[], &["read"]).await.unwrap();
+            ids.push(self.issuer.login(name, PASSWORD).await.unwrap().user_id);
+        }
+        ids.split_off(1)
+    }
+
+    /// The authorization of a new session of Alice.
+    async fn token(&self) -> String {
+        format!("Bearer {}", self.issuer.login("alice", PASSWORD).await.unwrap().access_token)
+    }
+
+    /// A confidential client, as it proves who it is.
+    async fn service(&self) -> String {
+        let client = json!({
+            "id": "service", "name": "service", "auth": "client_secret", "scopes": ["read"], "may_introspect": true,
+            "grants": ["client_credentials"],
         });
-        let (examined, wrote) = examined.await.unwrap().unwrap();
+        let added = self.issuer.operator("POST", "/v1/admin/clients").json(&client).send_ok().await.unwrap();
+        let secret = added.json_at("/client_secret").unwrap();
+        let pair = format!("service:{}", secret.as_str().unwrap());
+        format!("Basic {}", Base64::encode_string(pair.as_bytes()))
+    }
+
+    /// Asks all operations of these paths at random.
+    async fn random(
+        &mut self,
+        name: &str,
+        authorization: &str,
+        paths: &str,
+        but: Option<&str>,
+        known: &[(&str, &str, &[&str])],
+    ) {
+        let base_url = self.issuer.base_url();
+        let examination = Examination {
+            name,
+            base_url: &base_url,
+            authorization,
+            paths,
+            but,
+            known,
+            checks: &CHECKS,
+            examples: EXAMPLES,
+            seed: SEED,
+        };
+        let (examined, wrote) =
+            tokio::task::block_in_place(|| examination.run(self.evidence.folder())).unwrap();
         assert!(examined.failures.is_empty() && examined.errors.is_empty(), "{wrote}");
         let found = examined.operations;
         assert_eq!((found.tested, found.errored, found.skipped), (found.selected, 0, 0), "{wrote}");
         println!("{} requests to {} operations", examined.test_cases.generated, found.tested);
-        found.tested
-    };
-    let mut tested = examine("user", &user, OF_USERS, Some(ENDS_THE_SESSION)).await;
-    tested += examine("edge", &edge, OF_EDGES, None).await;
-    let feed = Client::new().get(&format!("{base_url}/v1/edge/feed")).bearer(&edge).send().await.unwrap();
-    assert_eq!(feed.status, 200, "{feed}");
-    // Most of this is answered to somebody whose session is over: it ends once only.
-    tested += examine("leaver", &leaver, ENDS_THE_SESSION, None).await;
-    tested += examine("operator", issuer.operator_token(), "^/", Some(&others)).await;
-    issuer.operator("GET", "/v1/admin/edges").send_ok().await.unwrap();
-    assert_eq!(tested, expected, "an operation was left out");
-    issuer.process().ensure_running().unwrap();
+        for (operation, statuses) in examined.answers {
+            println!("  {operation}: {statuses:?}");
+            self.answers.entry(operation).or_default().extend(statuses);
+        }
+    }
+
+    /// Does what random requests may not bring off.
+    async fn by_hand(&mut self, users: &[String]) {
+        let operator = format!("Bearer {}", self.issuer.operator_token());
+        let mut done = BTreeSet::new();
+        let mut made = Value::Null;
+        let client = json!({ "id": "by-hand", "name": "x", "auth": "client_secret", "grants": ["client_credentials"] });
+        for (operation, path, body) in [
+            ("POST /v1/admin/tenants", "/v1/admin/tenants", json!({ "id": "by-hand", "name": "x" })),
+            ("POST /v1/admin/roles", "/v1/admin/roles", json!({ "name": "by-hand" })),
+            (
+                "POST /v1/admin/users",
+                "/v1/admin/users",
+                json!({ "username": "by-hand", "password": PASSWORD }),
+            ),
+            ("POST /v1/admin/clients", "/v1/admin/clients", client),
+            ("POST /v1/admin/clients/{id}/secrets", "/v1/admin/clients/by-hand/secrets", Value::Null),
+            ("PATCH /v1/admin/clients/{id}", "/v1/admin/clients/by-hand", json!({ "name": "other" })),
+        ] {
+            made = self.ask(operation, path, &operator, Some(&body)).await;
+            done.insert(operation);
+        }
+        let secret = made["secrets"][0].as_str().unwrap().to_owned();
+        let sessions = format!("/v1/admin/users/{}/sessions", users[0]);
+        let session = self.ask("GET /v1/admin/users/{id}/sessions", &sessions, &operator, None).await;
+        let session = session["sessions"][0]["id"].as_str().unwrap().to_owned();
+        let token = self.token().await;
+        let own = self.ask("GET /v1/sessions", "/v1/sessions", &token, None).await;
+        let own =
+            own["sessions"].as_array().unwrap().iter().find(|session| session["current"] == true).unwrap();
+        let own = own["id"].as_str().unwrap();
+        for (operation, path, authorization) in [
+            (
+                "DELETE /v1/admin/clients/{id}/secrets/{secret}",
+                format!("/v1/admin/clients/by-hand/secrets/{secret}"),
+                &operator,
+            ),
+            ("DELETE /v1/admin/users/{id}/sessions/{sid}", format!("{sessions}/{session}"), &operator),
+            ("DELETE /v1/sessions/{id}", format!("/v1/sessions/{own}"), &token),
+        ] {
+            self.ask(operation, &path, authorization, None).await;
+            done.insert(operation);
+        }
+        let refresh = self.issuer.login("alice", PASSWORD).await.unwrap().refresh_token;
+        let url = format!("{}/oauth2/token", self.issuer.base_url());
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("client_id", "first-party"),
+            ("refresh_token", refresh.as_str()),
+        ];
+        let answer = Client::new().post(&url).form(&form).send_ok().await.unwrap();
+        self.check("POST /oauth2/token", &answer);
+        done.insert("POST /oauth2/token");
+        let options = IssuerOptions { issuer: ISSUER_WITH_PATH.to_owned(), ..IssuerOptions::default() };
+        let with_path = Issuer::start_named("issuer-with-path", options, &self.evidence).await.unwrap();
+        for name in ["oauth-authorization-server", "oauth-protected-resource", "openid-configuration"] {
+            let url = format!("{}/.well-known/{name}/tenant", with_path.base_url());
+            let answer = Client::new().get(&url).send_ok().await.unwrap();
+            let (operation, _) =
+                BY_HAND.iter().find(|(operation, _)| operation.contains(&format!("/{name}/"))).unwrap();
+            self.check(operation, &answer);
+            done.insert(operation);
+        }
+        assert_eq!(done, BY_HAND.iter().map(|(operation, _)| *operation).collect());
+    }
+
+    /// Asks for something that is to be granted, and compares the answer with the document.
+    async fn ask(&mut self, operation: &str, path: &str, authorization: &str, body: Option<&Value>) -> Value {
+        let client = Client::new();
+        let method = operation.split(' ').next().unwrap();
+        let request = client.request(method, &format!("{}{path}", self.issuer.base_url()));
+        let request = request.header("authorization", authorization).header("if-match", "*");
+        let request = match body {
+            Some(body) if !body.is_null() => request.json(body),
+            Some(_) | None => request,
+        };
+        let answer = request.send_ok().await.unwrap();
+        self.check(operation, &answer);
+        answer.json().unwrap_or_default()
+    }
+
+    /// Compares an answer with what the document says of this operation.
+    fn check(&mut self, operation: &str, answer: &Response) {
+        let (method, path) = operation.split_once(' ').unwrap();
+        let described =
+            &self.document["paths"][path][method.to_lowercase()]["responses"][answer.status.to_string()];
+        assert!(described.is_object(), "{operation}: {answer}");
+        match described["content"].as_object() {
+            None => assert_eq!(answer.text(), "", "{operation}"),
+            Some(content) => {
+                let media = answer.header("content-type").unwrap();
+                let schema = &content.get(media).unwrap_or_else(|| panic!("{operation}: {media}"))["schema"];
+                self.assert_fits(operation, schema, &answer.json().unwrap());
+            }
+        }
+        self.answers.entry(operation.to_owned()).or_default().insert(answer.status);
+    }
+
+    /// Compares the members of a value, and theirs, with those of its schema.
+    fn assert_fits(&self, what: &str, schema: &Value, value: &Value) {
+        if let Some(reference) = schema["$ref"].as_str() {
+            let schema = self.document.pointer(reference.strip_prefix('#').unwrap());
+            return self.assert_fits(what, schema.unwrap(), value);
+        }
+        let (Some(properties), Some(members)) = (schema["properties"].as_object(), value.as_object()) else {
+            return;
+        };
+        for (name, value) in members {
+            let schema = properties.get(name).unwrap_or_else(|| panic!("{what}: {name} is not described"));
+            self.assert_fits(what, schema, value);
+        }
+        for name in schema["required"].as_array().into_iter().flatten() {
+            assert!(members.contains_key(name.as_str().unwrap()), "{what}: {name} is missing");
+        }
+    }
 }
 
-/// How many operations the document has, beside itself.
-fn operations(document: &Value) -> usize {
+/// What the document has, beside itself.
+fn operations(document: &Value) -> BTreeSet<String> {
     const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
-    let paths = document["paths"].as_object().unwrap();
-    let others = paths.iter().filter(|(path, _)| path.as_str() != DOCUMENT);
-    let count = |item: &Value| METHODS.iter().filter(|method| item.get(*method).is_some()).count();
-    let found = others.map(|(_, item)| count(item)).sum();
-    assert!(found >= 20, "{}", json!(paths.keys().collect::<Vec<_>>()));
+    let mut found = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().unwrap() {
+        let methods = METHODS.iter().filter(|method| path != DOCUMENT && item.get(*method).is_some());
+        found.extend(methods.map(|method| format!("{} {path}", method.to_uppercase())));
+    }
+    assert!(found.len() >= 50, "{found:?}");
     found
 }

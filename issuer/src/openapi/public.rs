@@ -4,8 +4,10 @@ use axum::http::Method;
 use tollgate_shared::wire::feed;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
-use super::schemas::{LoginSchema, OwnSessionsSchema, QuotaAnswerSchema, QuotaBatchSchema, TokensSchema};
+use super::schemas::{QuotaAnswerSchema, QuotaBatchSchema};
 use super::{Description, JSON, describe, number_parameter, query};
+use crate::routes::login::{LoginAnswer, LoginBody};
+use crate::routes::sessions::OwnSessionsAnswer;
 
 const METADATA: [(&str, &str, &str, &str); 3] = [
     (
@@ -34,11 +36,11 @@ const METADATA_OF_PATH: [&str; 3] =
 pub(super) fn descriptions() -> Vec<Description> {
     let epoch = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9a-f]{32}$"));
     let mut all = vec![
-        describe(Method::POST, "/v1/login", "logIn", "Log in").takes::<LoginSchema>().gives::<TokensSchema>(200)
+        describe(Method::POST, "/v1/login", "logIn", "Log in").takes::<LoginBody>().gives::<LoginAnswer<'_>>(200)
             .and(&[401, 429, 503]),
         describe(Method::POST, "/v1/logout", "logOut", "End this session"),
         describe(Method::POST, "/v1/logout-all", "logOutAll", "End all sessions of the caller"),
-        describe(Method::GET, "/v1/sessions", "listSessions", "List the caller's sessions").gives::<OwnSessionsSchema>(200),
+        describe(Method::GET, "/v1/sessions", "listSessions", "List the caller's sessions").gives::<OwnSessionsAnswer>(200),
         describe(Method::DELETE, "/v1/sessions/{id}", "endSession", "End one of the caller's sessions"),
         describe(Method::GET, "/v1/edge/feed", "readFeed", "Read the feed, or wait for something new")
             .asks(query("epoch", "The history that the edge has", epoch))

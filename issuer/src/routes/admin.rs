@@ -23,7 +23,7 @@ use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Deserializer, Serialize};
 use tollgate_shared::id::ID_BYTES_MAX;
 
-use super::NO_STORE;
+use super::{NO_STORE, written};
 use crate::admin::{Condition, OrderError};
 use crate::app::App;
 use crate::client::ClientFault;
@@ -166,13 +166,7 @@ fn encoded(text: &str) -> String {
     encoded
 }
 
-/// An answer of this type.
-fn written(status: StatusCode, body: &impl Serialize) -> Result<Response, Refusal> {
-    let body = serde_json::to_string(body).map_err(|error| defect(&error))?;
-    Ok((status, [NO_STORE, (header::CONTENT_TYPE, "application/json")], body).into_response())
-}
-
-/// The same with the version as entity tag.
+/// An answer of this type with the version as entity tag.
 fn versioned(status: StatusCode, version: u64, body: &impl Serialize) -> Result<Response, Refusal> {
     let mut response = written(status, body)?;
     insert(&mut response, header::ETAG, &format!("\"{version}\""));

@@ -7,11 +7,11 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use zeroize::Zeroizing;
 
-use super::{bounded, json};
+use super::{bounded, written};
 use crate::access::LOGIN_PATH;
 use crate::app::App;
 use crate::body::Json;
@@ -22,23 +22,73 @@ use crate::metrics::LoginOutcome;
 use crate::network::Peer;
 use crate::oauth::error::OAuthError;
 use crate::oauth::form::Form;
+use crate::oauth::token_response::TokenResponse;
 use crate::password::{Password, TypedPassword};
 use crate::sessions::SessionError;
 
 /// The longest `scope`, in bytes.
 const SCOPE_BYTES_MAX: usize = 4096;
 
-#[derive(Debug, Deserialize)]
+/// Who logs in.
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = Login)]
 pub(crate) struct LoginBody {
+    /// At most 255 bytes.
+    #[schema(min_length = 1, max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     username: String,
+    /// At most 1024 bytes.
+    #[schema(value_type = String, format = Password, min_length = 8, max_length = 1024)]
     password: TypedPassword,
+    /// `first-party` when missing.
+    #[schema(min_length = 1, max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     client_id: Option<String>,
+    /// With `client_assertion` only, and then `urn:ietf:params:oauth:client-assertion-type:jwt-bearer` (RFC 7523 section 2.2).
     client_assertion_type: Option<String>,
+    /// The proof of a client that authenticates with keys. One that has a secret sends that in the `Authorization` header.
+    #[schema(value_type = Option<String>)]
     client_assertion: Option<TypedPassword>,
+    /// Everything that the user may ask for when missing.
+    #[schema(max_length = 4096)]
     scope: Option<String>,
+    /// What the client calls its device; the user finds the session by it.
+    #[schema(min_length = 1, max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     device: Option<String>,
+    /// What an earlier login from this device gave as `device_token`: others' failures then do not lock it out.
+    #[schema(value_type = Option<String>, min_length = 1, max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     device_token: Option<TypedPassword>,
+}
+
+/// Tokens of a person.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Tokens)]
+pub(crate) struct LoginAnswer<'a> {
+    access_token: &'a str,
+    /// `Bearer`
+    token_type: &'static str,
+    /// For how long `access_token` is good, in seconds.
+    expires_in: u64,
+    /// Not there when the token is good for nothing in particular.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    scope: Option<String>,
+    /// What the next tokens are had for, where the client may have them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    refresh_token: Option<&'a str>,
+    /// What the device is known by from now on.
+    device_token: &'a str,
+    #[schema(inline)]
+    user: LoginUser<'a>,
+}
+
+/// Whose tokens they are.
+#[derive(Serialize, ToSchema)]
+#[schema(as = TokenUser)]
+pub(crate) struct LoginUser<'a> {
+    id: &'a str,
+    username: &'a str,
+    plan: &'a str,
 }
 
 pub(crate) async fn login(
@@ -106,11 +156,18 @@ async fn answer(
     let client = &*client;
     let request = LoginRequest { address, username, password, client, scope, device, device_token };
     let Login { tokens, device_token, user } = app.log_in(request).await?;
-    let mut members = tokens.to_json();
-    members.insert("device_token".to_owned(), json!(device_token.as_str()));
-    let user = json!({ "id": user.id, "username": user.username, "plan": user.plan });
-    members.insert("user".to_owned(), user);
-    Ok(json(StatusCode::OK, &members.into()))
+    let TokenResponse { access_token, expires_in, scope, refresh_token } = &tokens;
+    let answer = LoginAnswer {
+        access_token,
+        token_type: "Bearer",
+        expires_in: *expires_in,
+        // The grammar of `scope` has no empty text (RFC 6749 section 3.3).
+        scope: (!scope.is_empty()).then(|| scope.to_string()),
+        refresh_token: refresh_token.as_ref().map(|token| token.as_str()),
+        device_token: &device_token,
+        user: LoginUser { id: &user.id, username: &user.username, plan: &user.plan },
+    };
+    written(StatusCode::OK, &answer)
 }
 
 /// What the client says to be, and proves that with, as it would in a form of `/oauth2/…`. Without a name it is the first

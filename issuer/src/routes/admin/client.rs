@@ -18,6 +18,7 @@ use crate::body::Json;
 use crate::client::{AuthenticationOrder, Client, ClientAuthentication, ClientOrder};
 use crate::error::Refusal;
 use crate::once::NewId;
+use crate::openapi::schemas::ClientGrantSchema;
 use crate::store::Revision;
 
 /// How a client proves who it is.
@@ -53,7 +54,7 @@ pub(crate) struct NewClientBody {
     #[schema(value_type = Option<Object>)]
     jwks: Option<Value>,
     /// One or more of `login`, `refresh_token` and `client_credentials`.
-    #[schema(min_items = 1, max_items = 3)]
+    #[schema(value_type = Vec<ClientGrantSchema>, min_items = 1, max_items = 3)]
     grants: Vec<String>,
     /// What its own tokens may be good for.
     #[serde(default)]
@@ -83,7 +84,7 @@ pub(crate) struct ClientPatchBody {
     #[schema(value_type = String, min_length = 1, max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     name: Option<String>,
     #[serde(default, deserialize_with = "present")]
-    #[schema(value_type = Vec<String>, min_items = 1, max_items = 3)]
+    #[schema(value_type = Vec<ClientGrantSchema>, min_items = 1, max_items = 3)]
     grants: Option<Vec<String>>,
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Vec<String>, max_items = 64)]
@@ -123,6 +124,7 @@ pub(crate) struct ClientAnswer {
     /// Its keys, if it authenticates with such.
     #[schema(required, value_type = Option<Object>)]
     jwks: Option<Value>,
+    #[schema(value_type = Vec<ClientGrantSchema>)]
     grants: Vec<&'static str>,
     scopes: Vec<String>,
     roles: Vec<String>,
