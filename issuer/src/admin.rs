@@ -1,6 +1,7 @@
 //! Decides what an operator's order means: the same rules for the API and for the command line, and for both an entry in
 //! the audit log before anybody is told that it was done.
 
+mod api_key;
 mod client;
 mod credential;
 mod import;
@@ -12,6 +13,7 @@ mod user;
 
 use tollgate_shared::id::ID_BYTES_MAX;
 
+use crate::api_key::API_KEYS_MAX;
 use crate::app::App;
 use crate::audit::{Action, AuditEvent, AuditOutcome};
 use crate::client::ClientFault;
@@ -22,6 +24,7 @@ use crate::password::{PasswordError, PasswordRefused};
 use crate::store::StoreError;
 use crate::throttle::CounterError;
 
+pub use api_key::ApiKeyOrder;
 pub use client::ClientPatch;
 pub use import::{ImportMode, ImportReport};
 pub use rights::TenantPatch;
@@ -112,6 +115,15 @@ pub enum OrderError {
     /// There is no such dimension.
     #[error("dimension: must be token, session, subject, client, tenant, key or issuer")]
     Dimension,
+    /// A scope is not among those of the owner.
+    #[error("scopes: one of them is none of the owner's")]
+    NotHeld,
+    /// The end of an API key is past, or too far ahead.
+    #[error("expires_at: must lie ahead, and by ten years at most")]
+    ApiKeyEnd,
+    /// The owner has as many API keys as there may be.
+    #[error("api keys: the owner has {API_KEYS_MAX} already")]
+    ApiKeys,
     /// The password may not be set.
     #[error(transparent)]
     Refused(#[from] PasswordRefused),
@@ -145,6 +157,9 @@ impl OrderError {
             | Self::Permission
             | Self::Plan
             | Self::Dimension
+            | Self::NotHeld
+            | Self::ApiKeyEnd
+            | Self::ApiKeys
             | Self::Refused(_)
             | Self::Keys(KeyringError::Missing)
             | Self::Store(StoreError::Exists | StoreError::Missing | StoreError::Changed) => {

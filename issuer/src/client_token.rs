@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::client::Client;
 use crate::oauth::scope::Scopes;
 use crate::sessions::{SessionError, TokenFacts, lives_for};
-use crate::store::{CutOffKeys, StartedSession, TokenLife};
+use crate::store::{CutOffKeys, StartedSession, StoreError, TokenLife};
 
 /// A client's own token.
 pub struct ClientToken {
@@ -23,6 +23,16 @@ impl std::fmt::Debug for ClientToken {
 }
 
 impl App {
+    /// Everything that a client may for itself: its own scopes and what its roles permit.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn scopes_of_client(&self, client: &Client) -> Result<Vec<String>, StoreError> {
+        let mut held = client.scopes.clone();
+        held.extend(self.role_permissions(&client.roles).await?);
+        Ok(held)
+    }
+
     /// A token for a client itself (RFC 6749 section 4.4).
     ///
     /// # Errors
@@ -33,8 +43,7 @@ impl App {
         scope: Option<&str>,
     ) -> Result<ClientToken, SessionError> {
         let id = client.id.as_str();
-        let mut held = client.scopes.clone();
-        held.extend(self.role_permissions(&client.roles).await?);
+        let held = self.scopes_of_client(client).await?;
         let scope = Scopes::granted(scope, &held)?;
         let keys = CutOffKeys {
             subject: id,

@@ -19,6 +19,8 @@ pub enum Permission {
     AuditRead,
     EdgesRead,
     EdgesWrite,
+    ApiKeysRead,
+    ApiKeysWrite,
     RevocationsWrite,
     ShardsRead,
     MetricsRead,
@@ -26,7 +28,7 @@ pub enum Permission {
 
 impl Permission {
     /// All there are.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::UsersRead,
         Self::UsersWrite,
         Self::RolesRead,
@@ -40,6 +42,8 @@ impl Permission {
         Self::AuditRead,
         Self::EdgesRead,
         Self::EdgesWrite,
+        Self::ApiKeysRead,
+        Self::ApiKeysWrite,
         Self::RevocationsWrite,
         Self::ShardsRead,
         Self::MetricsRead,
@@ -62,6 +66,8 @@ impl Permission {
             Self::AuditRead => "audit:read",
             Self::EdgesRead => "edges:read",
             Self::EdgesWrite => "edges:write",
+            Self::ApiKeysRead => "api-keys:read",
+            Self::ApiKeysWrite => "api-keys:write",
             Self::RevocationsWrite => "revocations:write",
             Self::ShardsRead => "shards:read",
             Self::MetricsRead => "metrics:read",

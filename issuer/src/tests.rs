@@ -4,6 +4,7 @@ mod access;
 mod admin;
 mod admin_changes;
 mod admin_import;
+mod api_keys;
 mod cases;
 mod feed;
 mod login;

@@ -4,6 +4,7 @@ use axum::http::Method;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 use super::{Carried, Description, Shape, describe, name_parameter, number_parameter, query};
+use crate::routes::admin::api_key::{ApiKeyAnswer, ApiKeysAnswer, CreatedApiKeyAnswer, NewApiKeyBody};
 use crate::routes::admin::audit::{AuditPageAnswer, NDJSON};
 use crate::routes::admin::client::{
     ClientAnswer, ClientPatchBody, ClientsAnswer, CreatedClientAnswer, NewClientBody, SecretAnswer,
@@ -22,6 +23,7 @@ pub(super) fn descriptions() -> Vec<Description> {
     let mut all = users();
     all.extend(rights());
     all.extend(clients());
+    all.extend(api_keys());
     all.extend(others());
     all
 }
@@ -86,6 +88,21 @@ fn clients() -> Vec<Description> {
             .gives::<SecretAnswer>(201).located(),
         describe(Method::DELETE, "/v1/admin/clients/{id}/secrets/{secret}", "withdrawSecret", "Withdraw a secret")
             .conditional(),
+    ]
+}
+
+#[rustfmt::skip]
+fn api_keys() -> Vec<Description> {
+    const KEYS: &str = "/v1/admin/api-keys";
+    const KEY: &str = "/v1/admin/api-keys/{id}";
+    vec![
+        describe(Method::POST, KEYS, "addApiKey", "Make an API key, shown here only").takes::<NewApiKeyBody>()
+            .gives::<CreatedApiKeyAnswer>(201),
+        describe(Method::GET, KEYS, "listApiKeys", "List API keys by id").paged().gives::<ApiKeysAnswer>(200)
+            .asks(name_parameter("user", "Only those of the user of this id"))
+            .asks(name_parameter("client", "Only those of the client of this id")),
+        describe(Method::GET, KEY, "showApiKey", "Show an API key").gives::<ApiKeyAnswer>(200),
+        describe(Method::DELETE, KEY, "revokeApiKey", "Revoke an API key"),
     ]
 }
 

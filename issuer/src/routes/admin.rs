@@ -3,6 +3,7 @@
 //! *What comes in:* paths, queries and headers of an operator. *What goes out:* values in bounds, without control characters,
 //! or a refusal. *What an attacker gains if this is wrong:* a query that no database understands, or a change lost.
 
+pub(crate) mod api_key;
 pub(crate) mod audit;
 pub(crate) mod client;
 pub(crate) mod edge;
@@ -257,6 +258,9 @@ impl From<OrderError> for Refusal {
             | OrderError::Permission
             | OrderError::Plan
             | OrderError::Dimension
+            | OrderError::NotHeld
+            | OrderError::ApiKeyEnd
+            | OrderError::ApiKeys
             | OrderError::Refused(_) => Self::Invalid(error.to_string()),
             OrderError::Client(ClientFault::UnknownSecret) | OrderError::Keys(KeyringError::Missing) => {
                 Self::NotFound
