@@ -22,7 +22,7 @@ use crate::oauth::assertion::UsedAssertion;
 use crate::oauth::client_auth::{AssertionUse, PresentedClient, VerifiedClient};
 use crate::oauth::error::OAuthError;
 use crate::oauth::form::Form;
-use crate::permission::Permission;
+use crate::permission::{Permission, Permissions};
 use crate::store::{EdgeSeen, StoredCredential};
 use crate::tokens::OwnToken;
 
@@ -48,13 +48,18 @@ pub enum Access {
 
 /// The operator who calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Operator(pub String);
+pub struct Operator {
+    /// The operator's name.
+    pub name: String,
+    /// What the operator may do.
+    pub permissions: Permissions,
+}
 
 impl Operator {
     /// As who acts.
     #[must_use]
     pub fn actor(&self) -> Actor {
-        Actor::operator(&self.0)
+        Actor::operator(&self.name, self.permissions.clone())
     }
 }
 
@@ -160,7 +165,9 @@ async fn operator(app: &App, asked: Asked, permission: Permission) -> Result<Ope
     let presented = app.presented(&asked.headers).await?;
     let (kind, StoredCredential { name, digest: _, permissions }) = presented;
     let (actor, refusal) = match kind {
-        CredentialKind::Operator if permissions.allow(permission) => return Ok(Operator(name)),
+        CredentialKind::Operator if permissions.allow(permission) => {
+            return Ok(Operator { name, permissions });
+        }
         CredentialKind::Operator => (format!("operator {name}"), Refusal::Permission),
         CredentialKind::Edge => (format!("edge {name}"), Refusal::CredentialKind),
     };
@@ -189,7 +196,7 @@ async fn oauth_client(app: &App, request: Request) -> Result<Request, OAuthError
     let (parts, body) = request.into_parts();
     // A header that is there must be right: falling back to the form would hide a mistake.
     let operator = match bearer(&parts.headers) {
-        Some(_) => Some(operator(app, asked, permission).await?.0),
+        Some(_) => Some(operator(app, asked, permission).await?.name),
         None => None,
     };
     let form = Form::read(&parts.headers, body).await?;

@@ -21,13 +21,14 @@ use crate::clock::EntropyError;
 use crate::keyring::KeyringError;
 use crate::oauth::scope::{SCOPES_MAX, is_scope_token};
 use crate::password::{PasswordError, PasswordRefused};
+use crate::permission::Permissions;
 use crate::store::StoreError;
 use crate::throttle::CounterError;
 
 pub use api_key::ApiKeyOrder;
 pub use client::ClientPatch;
 pub use import::{ImportMode, ImportReport};
-pub use rights::TenantPatch;
+pub use rights::{RolePatch, TenantPatch};
 pub use shard::ShardSummary;
 pub use user::{UserOrder, UserPatch};
 
@@ -36,27 +37,30 @@ pub const REASON_BYTES_MAX: usize = 1000;
 /// How often a change that names no version is tried again when somebody else changed the same meanwhile.
 const TRIES_MAX: u32 = 8;
 
-/// Who orders.
+/// Who orders, and what that one may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Actor(String);
+pub struct Actor {
+    name: String,
+    permissions: Permissions,
+}
 
 impl Actor {
     /// The operator of this name, through the API.
     #[must_use]
-    pub fn operator(name: &str) -> Self {
-        Self(format!("operator {name}"))
+    pub fn operator(name: &str, permissions: Permissions) -> Self {
+        Self { name: format!("operator {name}"), permissions }
     }
 
     /// Whoever may run commands on the machine.
     #[must_use]
     pub fn command_line() -> Self {
-        Self("command line".to_owned())
+        Self { name: "command line".to_owned(), permissions: Permissions::Everything }
     }
 
     /// The name in the audit log and the feed's log.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.name
     }
 }
 
@@ -109,6 +113,9 @@ pub enum OrderError {
     /// A permission of an operator is named that there is not.
     #[error("permission: there is none of this name")]
     Permission,
+    /// The other operator may do what the one who orders may not.
+    #[error("permissions: more than those of who orders it")]
+    MoreThanOwn,
     /// There is no such plan.
     #[error("plan: there is none of this name")]
     Plan,
@@ -155,6 +162,7 @@ impl OrderError {
             | Self::TooMany(_)
             | Self::Unknown(_)
             | Self::Permission
+            | Self::MoreThanOwn
             | Self::Plan
             | Self::Dimension
             | Self::NotHeld

@@ -103,7 +103,7 @@ impl Route {
 fn table(metrics: Access) -> Vec<Route> {
     use Access::{Edge, OAuthClient, Operator, Public, User};
     use Permission::{
-        ApiKeysRead, ApiKeysWrite, AuditRead, ClientsRead, ClientsWrite, EdgesRead, EdgesWrite, KeysRead, KeysWrite, RevocationsWrite, RolesRead,
+        ApiKeysRead, ApiKeysWrite, AuditRead, ClientsRead, ClientsWrite, EdgesRead, EdgesWrite, KeysRead, KeysWrite, OperatorsRead, OperatorsWrite, RevocationsWrite, RolesRead,
         RolesWrite, ShardsRead, TenantsRead, TenantsWrite, UsersRead, UsersWrite,
     };
     vec![
@@ -161,6 +161,9 @@ fn table(metrics: Access) -> Vec<Route> {
         route(Method::GET,    "/v1/admin/edges",                                Operator(EdgesRead), admin::edge::list),
         route(Method::POST,   "/v1/admin/edges",                                Operator(EdgesWrite), admin::edge::add).once(),
         route(Method::DELETE, "/v1/admin/edges/{id}",                           Operator(EdgesWrite), admin::edge::remove),
+        route(Method::GET,    "/v1/admin/operators",                            Operator(OperatorsRead), admin::operator::list),
+        route(Method::POST,   "/v1/admin/operators",                            Operator(OperatorsWrite), admin::operator::add).once(),
+        route(Method::DELETE, "/v1/admin/operators/{name}",                     Operator(OperatorsWrite), admin::operator::remove),
         route(Method::POST,   "/v1/admin/revocations",                          Operator(RevocationsWrite), admin::revocation::add).once(),
         route(Method::GET,    "/v1/admin/audit",                                Operator(AuditRead), admin::audit::list),
         route(Method::GET,    "/v1/admin/shards",                               Operator(ShardsRead), admin::shard::list),

@@ -117,6 +117,9 @@ struct RevokeArgs {
     /// Why, for the record
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    /// Whose tokens, by their `iss`; ours if this is not given
+    #[arg(long, value_name = "URL")]
+    issuer: Option<String>,
 }
 
 /// Why a command failed.
@@ -244,9 +247,10 @@ async fn carry_out(
         Order::Key(command) => key::run(app, command, output).await,
         Order::Audit(command) => audit::run(app, command, output).await,
         Order::Shard(command) => shard::run(app, command, output).await,
-        Order::Revoke(RevokeArgs { dimension, value, reason }) => {
+        Order::Revoke(RevokeArgs { dimension, value, reason, issuer }) => {
             let actor = Actor::command_line();
-            let position = app.revoke(&dimension, &value, None, reason.as_deref(), &actor).await?;
+            let position =
+                app.revoke(&dimension, &value, issuer.as_deref(), reason.as_deref(), &actor).await?;
             Ok(writeln!(output, "{}", position.0)?)
         }
     }

@@ -41,7 +41,7 @@ const KEPT_HEADERS: [HeaderName; 4] =
 /// Carries out a request, or answers as it was answered before.
 pub(crate) async fn once(
     State(app): State<Arc<App>>,
-    Extension(Operator(operator)): Extension<Operator>,
+    Extension(Operator { name: operator, .. }): Extension<Operator>,
     request: Request,
     next: Next,
 ) -> Response {

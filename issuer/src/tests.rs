@@ -6,6 +6,7 @@ mod admin_changes;
 mod admin_import;
 mod api_keys;
 mod cases;
+mod command_line;
 mod feed;
 mod login;
 mod oauth;

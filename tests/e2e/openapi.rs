@@ -21,11 +21,14 @@ const DOCUMENT: &str = "/openapi.json";
 const OF_USERS: &str = "^/v1/(sessions|logout)";
 /// What edges do with their credential.
 const OF_EDGES: &str = "^/v1/edge/";
+/// What makes and removes operators.
+const OF_OPERATORS: &str = "^/v1/admin/operators";
 /// Ends the session of the token that everything else needs.
 const ENDS_THE_SESSION: &str = "^/v1/logout";
 
 /// Nothing is left out. The requests use what earlier answers named: as an operator, keys are withdrawn, edges removed, users and
-/// clients deleted. So operators come last, after everybody whose standing that takes away; operators themselves have no route.
+/// clients deleted. So operators come last, after everybody whose standing that takes away, and the calls that remove operators come
+/// after all others.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_operation_answers_as_the_document_says() {
     let evidence = Evidence::of_this_test().unwrap();
@@ -46,7 +49,7 @@ async fn every_operation_answers_as_the_document_says() {
     let edge = issuer.add_edge("edge").await.unwrap();
 
     println!("seed {SEED}");
-    let others = format!("{OF_USERS}|{OF_EDGES}|^{DOCUMENT}$");
+    let others = format!("{OF_USERS}|{OF_EDGES}|{OF_OPERATORS}|^{DOCUMENT}$");
     let examine = async |name: &str, token: &str, paths: &str, but: Option<&str>| -> usize {
         let (name, token, paths) = (name.to_owned(), token.to_owned(), paths.to_owned());
         let (but, base_url) = (but.map(str::to_owned), base_url.clone());
@@ -79,6 +82,8 @@ async fn every_operation_answers_as_the_document_says() {
     tested += examine("leaver", &leaver, ENDS_THE_SESSION, None).await;
     tested += examine("operator", issuer.operator_token(), "^/", Some(&others)).await;
     issuer.operator("GET", "/v1/admin/edges").send_ok().await.unwrap();
+    // Who removes everybody is removed too.
+    tested += examine("operators", issuer.operator_token(), OF_OPERATORS, None).await;
     assert_eq!(tested, expected, "an operation was left out");
     issuer.process().ensure_running().unwrap();
 }

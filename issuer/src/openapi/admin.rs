@@ -11,6 +11,7 @@ use crate::routes::admin::client::{
 };
 use crate::routes::admin::edge::{CreatedEdgeAnswer, EdgeBody, EdgesAnswer};
 use crate::routes::admin::key::{KeysAnswer, WithdrawalBody};
+use crate::routes::admin::operator::{CreatedOperatorAnswer, OperatorBody, OperatorsAnswer};
 use crate::routes::admin::revocation::{RevocationAnswer, RevocationBody};
 use crate::routes::admin::role::{NewRoleBody, RoleAnswer, RoleBody, RolesAnswer};
 use crate::routes::admin::shard::ShardsAnswer;
@@ -129,6 +130,10 @@ fn others() -> Vec<Description> {
         describe(Method::POST, "/v1/admin/edges", "addEdge", "Make an edge's credential, shown here only")
             .takes::<EdgeBody>().gives::<CreatedEdgeAnswer>(201),
         describe(Method::DELETE, "/v1/admin/edges/{id}", "removeEdge", "Withdraw an edge's credential"),
+        describe(Method::GET, "/v1/admin/operators", "listOperators", "List operators").gives::<OperatorsAnswer>(200),
+        describe(Method::POST, "/v1/admin/operators", "addOperator", "Make an operator's credential, shown here only")
+            .takes::<OperatorBody>().gives::<CreatedOperatorAnswer>(201),
+        describe(Method::DELETE, "/v1/admin/operators/{name}", "removeOperator", "Withdraw an operator's credential"),
         describe(Method::POST, "/v1/admin/revocations", "revoke", "Revoke what has a value in a dimension")
             .takes::<RevocationBody>().gives::<RevocationAnswer>(201),
         describe(Method::GET, "/v1/admin/shards", "listShards", "List the databases of users").gives::<ShardsAnswer>(200),

@@ -8,6 +8,7 @@ pub(crate) mod audit;
 pub(crate) mod client;
 pub(crate) mod edge;
 pub(crate) mod key;
+pub(crate) mod operator;
 pub(crate) mod revocation;
 pub(crate) mod role;
 pub(crate) mod shard;
@@ -262,6 +263,7 @@ impl From<OrderError> for Refusal {
             | OrderError::ApiKeyEnd
             | OrderError::ApiKeys
             | OrderError::Refused(_) => Self::Invalid(error.to_string()),
+            OrderError::MoreThanOwn => Self::Permission,
             OrderError::Client(ClientFault::UnknownSecret) | OrderError::Keys(KeyringError::Missing) => {
                 Self::NotFound
             }

@@ -176,6 +176,16 @@ impl Bench {
                 self.edge(&name).await;
                 case(at(&name), None, Some("edge.remove"))
             }
+            ("POST", "operators") => {
+                // What whoever may do this has in any case.
+                let body = json!({ "name": name, "permissions": ["operators:write"] });
+                case(plain, Some(body), Some("operator.create"))
+            }
+            ("DELETE", "operators/{name}") => {
+                let permissions = ["operators:write".to_owned()];
+                self.app.add_operator(&name, &permissions, &Actor::command_line()).await.unwrap();
+                case(at(&name), None, Some("operator.remove"))
+            }
             ("POST", "revocations") => {
                 let body = json!({ "dimension": "subject", "value": "u_1" });
                 case(plain, Some(body), Some("revocation"))
