@@ -24,7 +24,7 @@ use crate::oauth::assertion::UsedAssertion;
 use crate::oauth::client_auth::{AssertionUse, PresentedClient, VerifiedClient};
 use crate::oauth::error::OAuthError;
 use crate::oauth::form::Form;
-use crate::permission::Permission;
+use crate::permission::{Permission, Permissions};
 use crate::store::{EdgeSeen, StoredCredential};
 use crate::tokens::OwnToken;
 
@@ -57,13 +57,15 @@ pub struct Operator {
     pub name: String,
     /// From where.
     pub address: IpAddr,
+    /// What the operator may do.
+    pub permissions: Permissions,
 }
 
 impl Operator {
     /// As who acts.
     #[must_use]
     pub fn actor(&self) -> Actor {
-        Actor::operator(&self.name).at(self.address)
+        Actor::operator(&self.name, self.permissions.clone()).at(self.address)
     }
 }
 
@@ -173,8 +175,10 @@ async fn operator(app: &App, asked: Asked, permission: Permission) -> Result<Ope
     let (kind, StoredCredential { name, digest: _, permissions }) = presented;
     let address = asked.address;
     let (actor, refusal) = match kind {
-        CredentialKind::Operator if permissions.allow(permission) => return Ok(Operator { name, address }),
-        CredentialKind::Operator => (Actor::operator(&name), Refusal::Permission),
+        CredentialKind::Operator if permissions.allow(permission) => {
+            return Ok(Operator { name, address, permissions });
+        }
+        CredentialKind::Operator => (Actor::operator(&name, permissions), Refusal::Permission),
         CredentialKind::Edge => (Actor::edge(&name), Refusal::CredentialKind),
     };
     let event = actor.at(address).event(Action::Access, &asked.route).ended(AuditOutcome::Refused);

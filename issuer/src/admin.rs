@@ -1,6 +1,7 @@
 //! Decides what an operator's order means: the same rules for the API and for the command line, and for both an entry in
 //! the audit log before anybody is told that it was done.
 
+mod api_key;
 mod client;
 mod credential;
 mod import;
@@ -10,10 +11,12 @@ mod rights;
 mod shard;
 mod user;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use tollgate_shared::id::ID_BYTES_MAX;
 
+use crate::api_key::API_KEYS_MAX;
 use crate::app::App;
 use crate::audit::{Action, AuditEvent, AuditOutcome};
 use crate::client::ClientFault;
@@ -21,12 +24,14 @@ use crate::clock::EntropyError;
 use crate::keyring::KeyringError;
 use crate::oauth::scope::{SCOPES_MAX, is_scope_token};
 use crate::password::{PasswordError, PasswordRefused};
+use crate::permission::Permissions;
 use crate::store::StoreError;
 use crate::throttle::CounterError;
 
+pub use api_key::ApiKeyOrder;
 pub use client::ClientPatch;
 pub use import::{ImportMode, ImportReport};
-pub use rights::TenantPatch;
+pub use rights::{RolePatch, TenantPatch};
 pub use shard::ShardSummary;
 pub use user::{UserOrder, UserPatch};
 
@@ -35,18 +40,19 @@ pub const REASON_BYTES_MAX: usize = 1000;
 /// How often a change that names no version is tried again when somebody else changed the same meanwhile.
 const TRIES_MAX: u32 = 8;
 
-/// Who does something, and from where.
+/// Who does something, from where, and what that one may order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Actor {
     name: String,
     address: Option<IpAddr>,
+    permissions: Permissions,
 }
 
 impl Actor {
     /// The operator of this name, through the API.
     #[must_use]
-    pub fn operator(name: &str) -> Self {
-        Self::named(format!("operator {name}"))
+    pub fn operator(name: &str, permissions: Permissions) -> Self {
+        Self { permissions, ..Self::named(format!("operator {name}")) }
     }
 
     /// The user of this id.
@@ -70,11 +76,12 @@ impl Actor {
     /// Whoever may run commands on the machine.
     #[must_use]
     pub fn command_line() -> Self {
-        Self::named("command line".to_owned())
+        Self { permissions: Permissions::Everything, ..Self::named("command line".to_owned()) }
     }
 
+    /// Somebody who may order nothing.
     fn named(name: String) -> Self {
-        Self { name, address: None }
+        Self { name, address: None, permissions: Permissions::Only(BTreeSet::new()) }
     }
 
     /// The same, from there.
@@ -145,6 +152,9 @@ pub enum OrderError {
     /// A permission of an operator is named that there is not.
     #[error("permission: there is none of this name")]
     Permission,
+    /// The other operator may do what the one who orders may not.
+    #[error("permissions: more than those of who orders it")]
+    MoreThanOwn,
     /// There is no such plan.
     #[error("plan: there is none of this name")]
     Plan,
@@ -154,6 +164,15 @@ pub enum OrderError {
     /// A key of ours is withdrawn, and not only revoked.
     #[error("value: is a signing key of this issuer; withdraw it instead")]
     OwnKey,
+    /// A scope is not among those of the owner.
+    #[error("scopes: one of them is none of the owner's")]
+    NotHeld,
+    /// The end of an API key is past, or too far ahead.
+    #[error("expires_at: must lie ahead, and by ten years at most")]
+    ApiKeyEnd,
+    /// The owner has as many API keys as there may be.
+    #[error("api keys: the owner has {API_KEYS_MAX} already")]
+    ApiKeys,
     /// The password may not be set.
     #[error(transparent)]
     Refused(#[from] PasswordRefused),
@@ -185,9 +204,13 @@ impl OrderError {
             | Self::TooMany(_)
             | Self::Unknown(_)
             | Self::Permission
+            | Self::MoreThanOwn
             | Self::Plan
             | Self::Dimension
             | Self::OwnKey
+            | Self::NotHeld
+            | Self::ApiKeyEnd
+            | Self::ApiKeys
             | Self::Refused(_)
             | Self::Keys(KeyringError::Missing)
             | Self::Store(StoreError::Exists | StoreError::Missing | StoreError::Changed) => {

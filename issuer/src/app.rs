@@ -103,7 +103,7 @@ impl Route {
 fn table(metrics: Access) -> Vec<Route> {
     use Access::{Edge, OAuthClient, Operator, Public, User};
     use Permission::{
-        AuditRead, ClientsRead, ClientsWrite, EdgesRead, EdgesWrite, KeysRead, KeysWrite, RevocationsWrite, RolesRead,
+        ApiKeysRead, ApiKeysWrite, AuditRead, ClientsRead, ClientsWrite, EdgesRead, EdgesWrite, KeysRead, KeysWrite, OperatorsRead, OperatorsWrite, RevocationsWrite, RolesRead,
         RolesWrite, ShardsRead, TenantsRead, TenantsWrite, UsersRead, UsersWrite,
     };
     vec![
@@ -124,6 +124,7 @@ fn table(metrics: Access) -> Vec<Route> {
         route(Method::GET,    "/.well-known/oauth-protected-resource/{*path}", Public, well_known::protected_resource),
         route(Method::GET,    "/v1/edge/feed",                          Edge,        edge::feed),
         route(Method::POST,   "/v1/edge/quota",                         Edge,        edge::quota),
+        route(Method::POST,   "/v1/edge/keys/resolve",                  Edge,        edge::resolve_key),
         route(Method::POST,   "/v1/admin/users",                                Operator(UsersWrite), admin::user::add).once(),
         route(Method::GET,    "/v1/admin/users",                                Operator(UsersRead), admin::user::list),
         route(Method::GET,    "/v1/admin/users/{id}",                           Operator(UsersRead), admin::user::show),
@@ -150,12 +151,19 @@ fn table(metrics: Access) -> Vec<Route> {
         route(Method::DELETE, "/v1/admin/clients/{id}",                         Operator(ClientsWrite), admin::client::delete),
         route(Method::POST,   "/v1/admin/clients/{id}/secrets",                 Operator(ClientsWrite), admin::client::add_secret).once(),
         route(Method::DELETE, "/v1/admin/clients/{id}/secrets/{secret}",        Operator(ClientsWrite), admin::client::withdraw_secret),
+        route(Method::POST,   "/v1/admin/api-keys",                             Operator(ApiKeysWrite), admin::api_key::add).once(),
+        route(Method::GET,    "/v1/admin/api-keys",                             Operator(ApiKeysRead), admin::api_key::list),
+        route(Method::GET,    "/v1/admin/api-keys/{id}",                        Operator(ApiKeysRead), admin::api_key::show),
+        route(Method::DELETE, "/v1/admin/api-keys/{id}",                        Operator(ApiKeysWrite), admin::api_key::revoke),
         route(Method::GET,    "/v1/admin/signing-keys",                         Operator(KeysRead), admin::key::list),
         route(Method::POST,   "/v1/admin/signing-keys/rotate",                  Operator(KeysWrite), admin::key::rotate),
         route(Method::POST,   "/v1/admin/signing-keys/{kid}/withdraw",          Operator(KeysWrite), admin::key::withdraw),
         route(Method::GET,    "/v1/admin/edges",                                Operator(EdgesRead), admin::edge::list),
         route(Method::POST,   "/v1/admin/edges",                                Operator(EdgesWrite), admin::edge::add).once(),
         route(Method::DELETE, "/v1/admin/edges/{id}",                           Operator(EdgesWrite), admin::edge::remove),
+        route(Method::GET,    "/v1/admin/operators",                            Operator(OperatorsRead), admin::operator::list),
+        route(Method::POST,   "/v1/admin/operators",                            Operator(OperatorsWrite), admin::operator::add).once(),
+        route(Method::DELETE, "/v1/admin/operators/{name}",                     Operator(OperatorsWrite), admin::operator::remove),
         route(Method::POST,   "/v1/admin/revocations",                          Operator(RevocationsWrite), admin::revocation::add).once(),
         route(Method::GET,    "/v1/admin/audit",                                Operator(AuditRead), admin::audit::list),
         route(Method::GET,    "/v1/admin/shards",                               Operator(ShardsRead), admin::shard::list),

@@ -40,12 +40,14 @@ pub enum Action {
     Spraying,
     ShardMove,
     UserUnlock,
+    ApiKeyCreate,
+    ApiKeyRevoke,
     Access,
 }
 
 impl Action {
     /// All there are.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 35] = [
         Self::Login,
         Self::Logout,
         Self::SessionEnd,
@@ -78,6 +80,8 @@ impl Action {
         Self::Spraying,
         Self::ShardMove,
         Self::UserUnlock,
+        Self::ApiKeyCreate,
+        Self::ApiKeyRevoke,
         Self::Access,
     ];
 
@@ -117,6 +121,8 @@ impl Action {
             Self::Spraying => "spraying",
             Self::ShardMove => "shard.move",
             Self::UserUnlock => "user.unlock",
+            Self::ApiKeyCreate => "api-key.create",
+            Self::ApiKeyRevoke => "api-key.revoke",
             Self::Access => "access",
         }
     }

@@ -1,5 +1,6 @@
 //! The command line: what an operator can order on the machine that has the data, also while the service runs.
 
+mod api_key;
 mod audit;
 mod client;
 mod config;
@@ -72,6 +73,9 @@ enum Order {
     /// Tenants: the customers that users and clients belong to
     #[command(subcommand)]
     Tenant(tenant::TenantCommand),
+    /// API keys of users and clients
+    #[command(subcommand)]
+    ApiKey(api_key::ApiKeyCommand),
     /// Edges: Envoy processes and Workers
     #[command(subcommand)]
     Edge(edge::EdgeCommand),
@@ -113,6 +117,9 @@ struct RevokeArgs {
     /// Why, for the record
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    /// Whose tokens, by their `iss`; ours if this is not given
+    #[arg(long, value_name = "URL")]
+    issuer: Option<String>,
 }
 
 /// Why a command failed.
@@ -234,14 +241,16 @@ async fn carry_out(
         Order::Client(command) => client::run(app, command, input, output).await,
         Order::Role(command) => role::run(app, command, output).await,
         Order::Tenant(command) => tenant::run(app, command, output).await,
+        Order::ApiKey(command) => api_key::run(app, command, output).await,
         Order::Edge(command) => edge::run(app, command, output).await,
         Order::Operator(command) => operator::run(app, command, output).await,
         Order::Key(command) => key::run(app, command, output).await,
         Order::Audit(command) => audit::run(app, command, output).await,
         Order::Shard(command) => shard::run(app, command, output).await,
-        Order::Revoke(RevokeArgs { dimension, value, reason }) => {
+        Order::Revoke(RevokeArgs { dimension, value, reason, issuer }) => {
             let actor = Actor::command_line();
-            let position = app.revoke(&dimension, &value, None, reason.as_deref(), &actor).await?;
+            let position =
+                app.revoke(&dimension, &value, issuer.as_deref(), reason.as_deref(), &actor).await?;
             Ok(writeln!(output, "{}", position.0)?)
         }
     }

@@ -5,9 +5,19 @@ use crate::client::Client;
 use crate::oauth::scope::Scopes;
 use crate::oauth::token_response::TokenResponse;
 use crate::sessions::{SessionError, TokenFacts, lives_for};
-use crate::store::{CutOffKeys, StartedSession, TokenLife};
+use crate::store::{CutOffKeys, StartedSession, StoreError, TokenLife};
 
 impl App {
+    /// Everything that a client may for itself: its own scopes and what its roles permit.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn scopes_of_client(&self, client: &Client) -> Result<Vec<String>, StoreError> {
+        let mut held = client.scopes.clone();
+        held.extend(self.role_permissions(&client.roles).await?);
+        Ok(held)
+    }
+
     /// A token for a client itself (RFC 6749 section 4.4).
     ///
     /// # Errors
@@ -18,7 +28,7 @@ impl App {
         scope: Option<&str>,
     ) -> Result<TokenResponse, SessionError> {
         let id = client.id.as_str();
-        let scope = Scopes::granted(scope, &self.held_scopes(&client.scopes, &client.roles).await?)?;
+        let scope = Scopes::granted(scope, &self.scopes_of_client(client).await?)?;
         let keys = CutOffKeys {
             subject: id,
             client: id,

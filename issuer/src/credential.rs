@@ -16,7 +16,7 @@ use crate::clock::{EntropyError, Host, random};
 
 pub(crate) const ID_CHARS: usize = 8;
 pub(crate) const SECRET_CHARS: usize = 32;
-const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+pub(crate) const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// Whom a credential is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

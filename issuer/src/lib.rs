@@ -9,6 +9,7 @@
 
 pub mod access;
 pub mod admin;
+pub mod api_key;
 pub mod app;
 pub mod audit;
 pub mod body;
@@ -34,6 +35,7 @@ mod once;
 pub mod openapi;
 pub mod password;
 pub mod permission;
+pub mod principal;
 pub mod published;
 pub mod quota;
 pub mod refresh;
@@ -198,6 +200,7 @@ impl App {
         self.store.prune_sessions(now.seconds()).await?;
         self.store.prune_cutoffs(now.seconds()).await?;
         self.store.prune_outbox(now.seconds()).await?;
+        self.store.prune_api_keys(now.seconds()).await?;
         self.store.prune_once(now.seconds().minus(ANSWERS_SECONDS), now.seconds()).await?;
         self.store.prepare_parts(now.seconds()).await?;
         if let Some(days) = self.settings.audit_keep_days {

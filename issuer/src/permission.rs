@@ -19,14 +19,18 @@ pub enum Permission {
     AuditRead,
     EdgesRead,
     EdgesWrite,
+    ApiKeysRead,
+    ApiKeysWrite,
     RevocationsWrite,
     ShardsRead,
     MetricsRead,
+    OperatorsRead,
+    OperatorsWrite,
 }
 
 impl Permission {
     /// All there are.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 20] = [
         Self::UsersRead,
         Self::UsersWrite,
         Self::RolesRead,
@@ -40,9 +44,13 @@ impl Permission {
         Self::AuditRead,
         Self::EdgesRead,
         Self::EdgesWrite,
+        Self::ApiKeysRead,
+        Self::ApiKeysWrite,
         Self::RevocationsWrite,
         Self::ShardsRead,
         Self::MetricsRead,
+        Self::OperatorsRead,
+        Self::OperatorsWrite,
     ];
 
     /// Its name.
@@ -62,9 +70,13 @@ impl Permission {
             Self::AuditRead => "audit:read",
             Self::EdgesRead => "edges:read",
             Self::EdgesWrite => "edges:write",
+            Self::ApiKeysRead => "api-keys:read",
+            Self::ApiKeysWrite => "api-keys:write",
             Self::RevocationsWrite => "revocations:write",
             Self::ShardsRead => "shards:read",
             Self::MetricsRead => "metrics:read",
+            Self::OperatorsRead => "operators:read",
+            Self::OperatorsWrite => "operators:write",
         }
     }
 
@@ -115,6 +127,17 @@ impl Permissions {
         }
     }
 
+    /// Whether all of them are among those of `other`.
+    #[must_use]
+    pub fn are_within(&self, other: &Self) -> bool {
+        match (self, other) {
+            (_, Self::Everything) => true,
+            // Also what is added later is part of everything.
+            (Self::Everything, Self::Only(_)) => false,
+            (Self::Only(some), Self::Only(others)) => some.is_subset(others),
+        }
+    }
+
     /// Whether this is among them.
     #[must_use]
     pub fn allow(&self, permission: Permission) -> bool {
@@ -149,6 +172,9 @@ mod tests {
         assert_eq!(Permissions::ordered(&names(&["users:read", "*"])), Some(Permissions::Everything));
         assert_eq!(Permissions::ordered(&names(&["users:all"])), None);
         assert_eq!(Permissions::ordered(&names(&["*", "users:all"])), None);
+        let one = Permissions::ordered(&names(&["users:read"])).unwrap();
+        assert!(one.are_within(&some) && some.are_within(&some) && !some.are_within(&one));
+        assert!(some.are_within(&Permissions::Everything) && !Permissions::Everything.are_within(&some));
         // A row of a later version, or none at all: fewer rights, never more.
         assert!(!Permissions::kept(&names(&["later:write"])).allow(Permission::UsersRead));
         assert!(!Permissions::kept(&[]).allow(Permission::UsersRead));

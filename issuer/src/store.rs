@@ -1,11 +1,12 @@
 //! Guards what must survive: every write is one transaction that is on disk before anybody is told of it.
 //!
-//! The *home* database has what there is one of: the feed's log, clients, rights, keys, quota, audit, the directory of
+//! The *home* database has what there is one of: the feed's log, clients, rights, keys, API keys, quota, audit, the directory of
 //! names. *Shards* have what belongs to users. With SQLite, and with one Postgres, home is also the one shard.
 //!
 //! Feed positions are assigned under a lock that is held until the commit, so their order is the order of commits and
 //! nobody who has seen a position can miss a lower one.
 
+mod api_keys;
 mod audit;
 mod blocks;
 mod changes;
@@ -34,6 +35,7 @@ mod users;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub use api_keys::{AddedApiKey, ApiKeyRecord};
 pub use blocks::TakenBlock;
 pub use changes::{FactKind, Observer};
 pub use clients::ClientAuthText;

@@ -25,6 +25,8 @@ const DOCUMENT: &str = "/openapi.json";
 const OF_USERS: &str = "^/v1/sessions";
 /// What edges do with their credential.
 const OF_EDGES: &str = "^/v1/edge/";
+/// What makes and removes operators.
+const OF_OPERATORS: &str = "^/v1/admin/operators";
 /// What OAuth clients do with theirs.
 const OF_CLIENTS: &str = "^/oauth2/";
 /// The issuer of which metadata are found at a path of their own.
@@ -57,7 +59,8 @@ const BY_HAND: [(&str, &str); 13] = [
 ];
 
 /// Nothing is left out. The requests use what earlier answers named: as an operator, keys are withdrawn, edges removed, users and
-/// clients deleted. So operators come last, after everybody whose standing that takes away; operators themselves have no route.
+/// clients deleted. So operators come last, after everybody whose standing that takes away, and the calls that remove operators come
+/// after all others.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_operation_answers_as_the_document_says() {
     let evidence = Evidence::of_this_test().unwrap();
@@ -101,10 +104,12 @@ async fn every_operation_answers_as_the_document_says() {
         ("POST /v1/admin/clients/{id}/secrets", "path.id", &["service"]),
         ("DELETE /v1/admin/users/{id}/sessions", "path.id", &users),
     ];
-    let others = format!("{OF_USERS}|{OF_EDGES}|^/v1/logout|^{DOCUMENT}$");
+    let others = format!("{OF_USERS}|{OF_EDGES}|{OF_OPERATORS}|^/v1/logout|^{DOCUMENT}$");
     let operator = format!("Bearer {}", run.issuer.operator_token());
     run.random("operator", &operator, "^/", Some(&others), &known).await;
     run.issuer.operator("GET", "/v1/admin/edges").send_ok().await.unwrap();
+    // Who removes everybody is removed too.
+    run.random("operators", &operator, OF_OPERATORS, None, &[]).await;
 
     let asked: BTreeSet<_> = run.answers.keys().cloned().collect();
     assert_eq!(asked, expected, "an operation was left out, or is not in the document");

@@ -7,6 +7,7 @@ use crate::app::App;
 use crate::audit::Action;
 use crate::credential::{CredentialKind, NewCredential};
 use crate::permission::Permissions;
+use crate::store::StoreError;
 
 impl App {
     /// Makes an edge's credential.
@@ -43,7 +44,8 @@ impl App {
         self.recorded(entry, removing).await
     }
 
-    /// Makes a credential for an operator who may do what is named; everything when nothing is.
+    /// Makes a credential for an operator who may do what is named; everything when nothing is. Nobody gives what they do
+    /// not have.
     ///
     /// # Errors
     /// See [`OrderError`].
@@ -59,19 +61,30 @@ impl App {
         let adding = async {
             named("operator", name)?;
             let permissions = ordered.ok_or(OrderError::Permission)?;
+            if !permissions.are_within(&actor.permissions) {
+                return Err(OrderError::MoreThanOwn);
+            }
             let kind = CredentialKind::Operator;
             Ok(self.store.add_credential(kind, name, &permissions, &*self.host).await?)
         };
         self.recorded(entry, adding).await
     }
 
-    /// Withdraws an operator's credential.
+    /// Withdraws an operator's credential. Nobody does that to one who may more: under the name that is free then, the
+    /// audit log would have somebody else.
     ///
     /// # Errors
     /// See [`OrderError`].
     pub async fn remove_operator(&self, name: &str, actor: &Actor) -> Result<(), OrderError> {
         let entry = Entry { actor, action: Action::OperatorRemove, target: name, detail: String::new() };
         let removing = async {
+            named("operator", name)?;
+            let operators = self.store.operators().await?;
+            let known = operators.iter().find(|(known, _)| known == name);
+            let (_, permissions) = known.ok_or(StoreError::Missing)?;
+            if !permissions.are_within(&actor.permissions) {
+                return Err(OrderError::MoreThanOwn);
+            }
             let now = self.host.seconds();
             Ok(self.store.withdraw_credential(CredentialKind::Operator, name, now).await?)
         };

@@ -15,6 +15,15 @@ pub struct TenantPatch {
     pub disabled: Option<bool>,
 }
 
+/// What shall be other than it is; what is `None` stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RolePatch {
+    /// The scopes that who has the role may ask for.
+    pub permissions: Option<Vec<String>>,
+    /// What the role is for.
+    pub description: Option<String>,
+}
+
 fn checked_role(role: &Role) -> Result<(), OrderError> {
     tokens("permissions", &role.permissions)?;
     text("description", &role.description)
@@ -70,6 +79,41 @@ impl App {
             };
             checked_role(role)?;
             Ok(self.store.change_role(role, if_version, self.host.seconds()).await?)
+        };
+        self.recorded(entry, changing).await
+    }
+
+    /// Changes what a patch names of a role.
+    ///
+    /// # Errors
+    /// See [`OrderError`].
+    pub async fn patch_role(
+        &self,
+        name: &str,
+        patch: &RolePatch,
+        actor: &Actor,
+    ) -> Result<(Role, Revision), OrderError> {
+        let RolePatch { permissions, description } = patch;
+        let mut said = Vec::new();
+        said.extend(permissions.as_ref().map(|names| format!("permissions {}", names.join(" "))));
+        said.extend(description.as_ref().map(|_| "description".to_owned()));
+        let entry = Entry { actor, action: Action::RoleChange, target: name, detail: said.join("; ") };
+        let changing = async {
+            let mut tries = 0;
+            loop {
+                let (known, Revision { version, .. }) = self.role(name).await?;
+                let role = Role {
+                    permissions: permissions.clone().unwrap_or(known.permissions),
+                    description: description.clone().unwrap_or(known.description),
+                    name: known.name,
+                };
+                checked_role(&role)?;
+                match self.store.change_role(&role, Some(version), self.host.seconds()).await {
+                    Ok(revision) => return Ok((role, revision)),
+                    Err(error) if Condition::Any.is_tried_again(&error, tries) => tries += 1,
+                    Err(error) => return Err(error.into()),
+                }
+            }
         };
         self.recorded(entry, changing).await
     }

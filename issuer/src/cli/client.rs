@@ -102,11 +102,17 @@ pub(super) struct SetArgs {
     #[arg(long = "grant", value_name = "GRANT")]
     grants: Vec<String>,
     /// The scopes from now on; may be given several times
-    #[arg(long = "scope", value_name = "SCOPE")]
+    #[arg(long = "scope", value_name = "SCOPE", conflicts_with = "no_scopes")]
     scopes: Vec<String>,
+    /// No scopes from now on
+    #[arg(long)]
+    no_scopes: bool,
     /// The roles from now on; may be given several times
-    #[arg(long = "role", value_name = "ROLE")]
+    #[arg(long = "role", value_name = "ROLE", conflicts_with = "no_roles")]
     roles: Vec<String>,
+    /// No roles from now on
+    #[arg(long)]
+    no_roles: bool,
     /// Another plan
     #[arg(long)]
     plan: Option<String>,
@@ -119,6 +125,9 @@ pub(super) struct SetArgs {
     /// Whether it may ask about tokens that are not its own
     #[arg(long)]
     may_introspect: Option<bool>,
+    /// Read the JWK Set with its keys from now on from standard input, if it authenticates with keys
+    #[arg(long)]
+    keys_stdin: bool,
 }
 
 pub(super) async fn run(
@@ -141,7 +150,7 @@ pub(super) async fn run(
         ClientCommand::List => list(app, output).await,
         ClientCommand::Show(ClientId { id }) => print(output, &answer(app.client(&id).await?)),
         ClientCommand::Set(arguments) => {
-            let (id, patch) = patch(arguments);
+            let (id, patch) = patch(arguments, input)?;
             print(output, &answer(app.change_client(&id, &patch, &any, &actor).await?))
         }
         ClientCommand::Disable(ClientId { id }) => {
@@ -172,24 +181,28 @@ fn order(arguments: AddArgs, input: &mut impl Read) -> Result<ClientOrder, CliEr
     let auth = match auth {
         Auth::None => AuthenticationOrder::None,
         Auth::Secret => AuthenticationOrder::Secret,
-        Auth::Keys => {
-            let mut jwks = String::new();
-            // One more than may be: the rule for the length is elsewhere.
-            input.take(JWKS_BYTES_MAX as u64 + 1).read_to_string(&mut jwks)?;
-            AuthenticationOrder::PrivateKeyJwt(jwks)
-        }
+        Auth::Keys => AuthenticationOrder::PrivateKeyJwt(read_jwks(input)?),
     };
     Ok(ClientOrder { id, name, auth, grants, scopes, roles, plan, tenant, may_introspect })
 }
 
-fn patch(arguments: SetArgs) -> (String, ClientPatch) {
-    let SetArgs { id, name, grants, scopes, roles, plan, tenant, no_tenant, may_introspect } = arguments;
-    let list = |list: Vec<String>| (!list.is_empty()).then_some(list);
+fn read_jwks(input: &mut impl Read) -> Result<String, CliError> {
+    let mut jwks = String::new();
+    // One more than may be: the rule for the length is elsewhere.
+    input.take(JWKS_BYTES_MAX as u64 + 1).read_to_string(&mut jwks)?;
+    Ok(jwks)
+}
+
+fn patch(arguments: SetArgs, input: &mut impl Read) -> Result<(String, ClientPatch), CliError> {
+    let SetArgs { id, name, grants, scopes, no_scopes, roles, no_roles, plan, tenant, .. } = arguments;
+    let SetArgs { no_tenant, may_introspect, keys_stdin, .. } = arguments;
+    let list = |list: Vec<String>, none: bool| (none || !list.is_empty()).then_some(list);
     let tenant = if no_tenant { Some(None) } else { tenant.map(Some) };
-    let (grants, scopes, roles) = (list(grants), list(scopes), list(roles));
-    let patch =
-        ClientPatch { name, grants, scopes, roles, plan, tenant, may_introspect, ..ClientPatch::default() };
-    (id, patch)
+    let (grants, scopes, roles) = (list(grants, false), list(scopes, no_scopes), list(roles, no_roles));
+    let jwks = if keys_stdin { Some(read_jwks(input)?) } else { None };
+    let disabled = None;
+    let patch = ClientPatch { name, grants, scopes, roles, plan, tenant, may_introspect, disabled, jwks };
+    Ok((id, patch))
 }
 
 async fn list(app: &App, output: &mut impl Write) -> Result<(), CliError> {

@@ -3,11 +3,11 @@
 use std::io::Write;
 
 use clap::Subcommand;
-use serde_json::json;
 
 use super::{CliError, print};
 use crate::admin::Actor;
 use crate::app::App;
+use crate::routes::admin::operator::OperatorAnswer;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum OperatorCommand {
@@ -40,8 +40,8 @@ pub(super) async fn run(
             Ok(writeln!(output, "{}", credential.reveal())?)
         }
         OperatorCommand::List => {
-            for (name, permissions) in app.store.operators().await? {
-                print(output, &json!({ "name": name, "permissions": permissions.names() }))?;
+            for operator in app.store.operators().await? {
+                print(output, &OperatorAnswer::from(operator))?;
             }
             Ok(())
         }

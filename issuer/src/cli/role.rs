@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::{Args, Subcommand};
 
 use super::{CliError, PAGE, print};
-use crate::admin::{Actor, Condition};
+use crate::admin::{Actor, Condition, RolePatch};
 use crate::app::App;
 use crate::routes::admin::role::answer;
 use crate::store::Role;
@@ -16,13 +16,18 @@ pub(super) enum RoleCommand {
     Add(RoleArgs),
     /// List the roles by name, a line of JSON each
     List,
-    /// Change what a role permits
-    Set(RoleArgs),
+    /// Print a role as JSON
+    Show(RoleName),
+    /// Change a role. What is not given stays
+    Set(SetArgs),
     /// Delete a role
-    Delete {
-        /// The role's name
-        name: String,
-    },
+    Delete(RoleName),
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RoleName {
+    /// The role's name
+    name: String,
 }
 
 #[derive(Debug, Args)]
@@ -35,6 +40,21 @@ pub(super) struct RoleArgs {
     /// What the role is for
     #[arg(long, default_value = "")]
     description: String,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SetArgs {
+    /// The role's name
+    name: String,
+    /// The scopes from now on; may be given several times
+    #[arg(long = "permission", value_name = "SCOPE", conflicts_with = "no_permissions")]
+    permissions: Vec<String>,
+    /// No scopes from now on
+    #[arg(long)]
+    no_permissions: bool,
+    /// What the role is for
+    #[arg(long)]
+    description: Option<String>,
 }
 
 impl From<RoleArgs> for Role {
@@ -64,11 +84,13 @@ pub(super) async fn run(app: &App, command: RoleCommand, output: &mut impl Write
             }
         }
         RoleCommand::Set(arguments) => {
-            let role = Role::from(arguments);
-            let revision = app.change_role(&role, &Condition::Any, &actor).await?;
-            print(output, &answer((role, revision)))
+            let SetArgs { name, permissions, no_permissions, description } = arguments;
+            let permissions = (no_permissions || !permissions.is_empty()).then_some(permissions);
+            let patch = RolePatch { permissions, description };
+            print(output, &answer(app.patch_role(&name, &patch, &actor).await?))
         }
-        RoleCommand::Delete { name } => {
+        RoleCommand::Show(RoleName { name }) => print(output, &answer(app.role(&name).await?)),
+        RoleCommand::Delete(RoleName { name }) => {
             app.delete_role(&name, &Condition::Any, &actor).await?;
             Ok(writeln!(output, "deleted")?)
         }

@@ -22,6 +22,19 @@ pub(super) enum TenantCommand {
     },
     /// List the tenants by id, a line of JSON each
     List,
+    /// Print a tenant as JSON
+    Show {
+        /// The tenant's id
+        id: String,
+    },
+    /// Call a tenant otherwise
+    Set {
+        /// The tenant's id
+        id: String,
+        /// What people call it from now on
+        #[arg(long)]
+        name: String,
+    },
     /// Refuse a tenant's users and clients, and cut off what they have
     Disable {
         /// The tenant's id
@@ -35,7 +48,7 @@ pub(super) enum TenantCommand {
 }
 
 pub(super) async fn run(app: &App, command: TenantCommand, output: &mut impl Write) -> Result<(), CliError> {
-    let (id, disabled) = match command {
+    let (id, patch) = match command {
         TenantCommand::Add { id, name } => {
             let name = name.unwrap_or_else(|| id.clone());
             let tenant = Tenant { id, name, disabled: false };
@@ -43,10 +56,11 @@ pub(super) async fn run(app: &App, command: TenantCommand, output: &mut impl Wri
             return print(output, &answer((tenant, revision)));
         }
         TenantCommand::List => return list(app, output).await,
-        TenantCommand::Disable { id } => (id, true),
-        TenantCommand::Enable { id } => (id, false),
+        TenantCommand::Show { id } => return print(output, &answer(app.tenant(&id).await?)),
+        TenantCommand::Set { id, name } => (id, TenantPatch { name: Some(name), disabled: None }),
+        TenantCommand::Disable { id } => (id, TenantPatch { name: None, disabled: Some(true) }),
+        TenantCommand::Enable { id } => (id, TenantPatch { name: None, disabled: Some(false) }),
     };
-    let patch = TenantPatch { disabled: Some(disabled), ..TenantPatch::default() };
     print(output, &answer(app.change_tenant(&id, &patch, &Condition::Any, &Actor::command_line()).await?))
 }
 

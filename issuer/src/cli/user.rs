@@ -35,6 +35,14 @@ pub(super) enum UserCommand {
     Import(ImportArgs),
     /// List a user's sessions, a line of JSON each
     Sessions(UserName),
+    /// End a user's sessions, all of them or one
+    EndSessions {
+        /// The name to log in with
+        name: String,
+        /// Only the session of this id
+        #[arg(long, value_name = "ID")]
+        session: Option<String>,
+    },
     /// Forget a user's failed logins
     Unlock(UserName),
 }
@@ -152,6 +160,14 @@ pub(super) async fn run(
                 print(output, &SessionAnswer::from(session))?;
             }
             Ok(())
+        }
+        UserCommand::EndSessions { name, session } => {
+            let known = app.user_named(&name).await?;
+            match session {
+                Some(session) => app.end_user_session(&known.user.id, &session, &actor).await?,
+                None => app.end_user_sessions(&known.user.id, &actor).await?,
+            }
+            Ok(writeln!(output, "ended")?)
         }
         UserCommand::Unlock(UserName { name }) => {
             let known = app.user_named(&name).await?;

@@ -4,12 +4,14 @@ use axum::http::Method;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 use super::{Carried, Description, Shape, describe, name_parameter, number_parameter, query};
+use crate::routes::admin::api_key::{ApiKeyAnswer, ApiKeysAnswer, CreatedApiKeyAnswer, NewApiKeyBody};
 use crate::routes::admin::audit::{AuditPageAnswer, NDJSON};
 use crate::routes::admin::client::{
     ClientAnswer, ClientPatchBody, ClientsAnswer, CreatedClientAnswer, NewClientBody, SecretAnswer,
 };
 use crate::routes::admin::edge::{CreatedEdgeAnswer, EdgeBody, EdgesAnswer};
 use crate::routes::admin::key::{KeysAnswer, WithdrawalBody};
+use crate::routes::admin::operator::{CreatedOperatorAnswer, OperatorBody, OperatorsAnswer};
 use crate::routes::admin::revocation::{RevocationAnswer, RevocationBody};
 use crate::routes::admin::role::{NewRoleBody, RoleAnswer, RoleBody, RolesAnswer};
 use crate::routes::admin::shard::ShardsAnswer;
@@ -22,6 +24,7 @@ pub(super) fn descriptions() -> Vec<Description> {
     let mut all = users();
     all.extend(rights());
     all.extend(clients());
+    all.extend(api_keys());
     all.extend(others());
     all
 }
@@ -90,6 +93,21 @@ fn clients() -> Vec<Description> {
 }
 
 #[rustfmt::skip]
+fn api_keys() -> Vec<Description> {
+    const KEYS: &str = "/v1/admin/api-keys";
+    const KEY: &str = "/v1/admin/api-keys/{id}";
+    vec![
+        describe(Method::POST, KEYS, "addApiKey", "Make an API key, shown here only").takes::<NewApiKeyBody>()
+            .gives::<CreatedApiKeyAnswer>(201),
+        describe(Method::GET, KEYS, "listApiKeys", "List API keys by id").paged().gives::<ApiKeysAnswer>(200)
+            .asks(name_parameter("user", "Only those of the user of this id"))
+            .asks(name_parameter("client", "Only those of the client of this id")),
+        describe(Method::GET, KEY, "showApiKey", "Show an API key").gives::<ApiKeyAnswer>(200),
+        describe(Method::DELETE, KEY, "revokeApiKey", "Revoke an API key"),
+    ]
+}
+
+#[rustfmt::skip]
 fn others() -> Vec<Description> {
     let format = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["json", "ndjson"]));
     let mut audit = describe(Method::GET, "/v1/admin/audit", "listAudit", "Read the audit log, oldest first")
@@ -112,6 +130,10 @@ fn others() -> Vec<Description> {
         describe(Method::POST, "/v1/admin/edges", "addEdge", "Make an edge's credential, shown here only")
             .takes::<EdgeBody>().gives::<CreatedEdgeAnswer>(201),
         describe(Method::DELETE, "/v1/admin/edges/{id}", "removeEdge", "Withdraw an edge's credential"),
+        describe(Method::GET, "/v1/admin/operators", "listOperators", "List operators").gives::<OperatorsAnswer>(200),
+        describe(Method::POST, "/v1/admin/operators", "addOperator", "Make an operator's credential, shown here only")
+            .takes::<OperatorBody>().gives::<CreatedOperatorAnswer>(201),
+        describe(Method::DELETE, "/v1/admin/operators/{name}", "removeOperator", "Withdraw an operator's credential"),
         describe(Method::POST, "/v1/admin/revocations", "revoke", "Revoke what has a value in a dimension")
             .takes::<RevocationBody>().gives::<RevocationAnswer>(201),
         describe(Method::GET, "/v1/admin/shards", "listShards", "List the databases of users").gives::<ShardsAnswer>(200),

@@ -6,6 +6,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 use super::schemas::{QuotaAnswerSchema, QuotaBatchSchema};
 use super::{Description, JSON, describe, number_parameter, query};
+use crate::routes::edge::{KeyBody, PrincipalAnswer};
 use crate::routes::login::{LoginAnswer, LoginBody};
 use crate::routes::sessions::OwnSessionsAnswer;
 
@@ -49,6 +50,8 @@ pub(super) fn descriptions() -> Vec<Description> {
             .gives_media(&[feed::MEDIA_TYPE]),
         describe(Method::POST, "/v1/edge/quota", "reportQuota", "Report use, and ask for more")
             .takes::<QuotaBatchSchema>().gives::<QuotaAnswerSchema>(200).and(&[409]),
+        describe(Method::POST, "/v1/edge/keys/resolve", "resolveKey", "Ask for whom an API key speaks")
+            .takes::<KeyBody>().gives::<PrincipalAnswer>(200),
         describe(Method::GET, "/.well-known/jwks.json", "jwks", "The keys that tokens are checked with")
             .gives_media(&["application/jwk-set+json"]).tagged().and(&[304]),
         describe(Method::GET, "/openapi.json", "openapi", "This document").gives_media(&[JSON]).tagged().and(&[304]),

@@ -3,10 +3,12 @@
 //! *What comes in:* paths, queries and headers of an operator. *What goes out:* values in bounds, without control characters,
 //! or a refusal. *What an attacker gains if this is wrong:* a query that no database understands, or a change lost.
 
+pub(crate) mod api_key;
 pub(crate) mod audit;
 pub(crate) mod client;
 pub(crate) mod edge;
 pub(crate) mod key;
+pub(crate) mod operator;
 pub(crate) mod revocation;
 pub(crate) mod role;
 pub(crate) mod shard;
@@ -252,7 +254,11 @@ impl From<OrderError> for Refusal {
             | OrderError::Plan
             | OrderError::Dimension
             | OrderError::OwnKey
+            | OrderError::NotHeld
+            | OrderError::ApiKeyEnd
+            | OrderError::ApiKeys
             | OrderError::Refused(_) => Self::Invalid(error.to_string()),
+            OrderError::MoreThanOwn => Self::Permission,
             OrderError::Client(ClientFault::UnknownSecret) | OrderError::Keys(KeyringError::Missing) => {
                 Self::NotFound
             }

@@ -7,17 +7,21 @@ use axum::Extension;
 use axum::extract::{Query, State};
 use axum::http::{Uri, header};
 use axum::response::{IntoResponse, Response};
-use serde::Deserialize;
+use base64ct::{Base64UrlUnpadded, Encoding};
+use serde::{Deserialize, Serialize};
 use tollgate_shared::revocation::{Epoch, Position};
 use tollgate_shared::wire::feed::MEDIA_TYPE;
 use tollgate_shared::wire::quota::{BATCH_BYTES_MAX, QuotaBatch};
+use utoipa::ToSchema;
 
-use super::NO_STORE;
+use super::{NO_STORE, bounded};
 use crate::access::Edge;
 use crate::app::App;
 use crate::body::Json;
-use crate::error::Refusal;
+use crate::credential::SecretDigest;
+use crate::error::{Refusal, defect};
 use crate::feed::FeedRequest;
+use crate::principal::Principal;
 use crate::quota::Batch;
 use crate::store::{AppliedBatch, EdgeSeen};
 
@@ -85,4 +89,77 @@ pub(crate) async fn quota(
         AppliedBatch::Stale => return Err(Refusal::StaleSequence),
     };
     Ok(([NO_STORE, (header::CONTENT_TYPE, "application/json")], answer).into_response())
+}
+
+/// A key that somebody presented.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = PresentedKey)]
+pub(crate) struct KeyBody {
+    /// Its public id.
+    #[schema(min_length = 1, max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
+    id: String,
+    /// The SHA-256 of its secret, in base64url without padding.
+    #[schema(min_length = 43, max_length = 43, pattern = "^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$")]
+    digest: String,
+}
+
+/// For whom a key speaks; nothing but `active` when it is for nobody.
+#[derive(Serialize, ToSchema)]
+#[serde(untagged)]
+#[schema(as = Principal)]
+pub(crate) enum PrincipalAnswer {
+    /// It is in force.
+    #[schema(title = "ActivePrincipal")]
+    Active {
+        active: bool,
+        /// The user, or the client itself.
+        subject: String,
+        /// The client, if it is a client's key.
+        #[schema(required)]
+        client: Option<String>,
+        #[schema(required)]
+        tenant: Option<String>,
+        plan: String,
+        /// What it is good for, separated by spaces.
+        scope: String,
+        roles: Vec<String>,
+        /// From when on it is no key any more.
+        #[schema(required)]
+        expires_at: Option<u64>,
+    },
+    /// It is unknown, wrong or over, or its owner is not in force: nobody is told which.
+    #[schema(title = "NoPrincipal")]
+    Inactive { active: bool },
+}
+
+/// It as edges see it.
+fn principal_answer(principal: Option<Principal>) -> PrincipalAnswer {
+    let Some(principal) = principal else { return PrincipalAnswer::Inactive { active: false } };
+    let Principal { subject, client, tenant, plan, scopes, roles, expires_at } = principal;
+    PrincipalAnswer::Active {
+        active: true,
+        subject,
+        client,
+        tenant,
+        plan,
+        scope: scopes.join(" "),
+        roles,
+        expires_at: expires_at.map(|end| end.0),
+    }
+}
+
+/// `POST /v1/edge/keys/resolve`
+pub(crate) async fn resolve_key(
+    State(app): State<Arc<App>>,
+    Json(KeyBody { id, digest }): Json<KeyBody>,
+) -> Result<Response, Refusal> {
+    bounded("id", &id)?;
+    let bytes = Base64UrlUnpadded::decode_vec(&digest).ok();
+    let digest = bytes.and_then(|bytes| SecretDigest::from_bytes(&bytes));
+    let digest =
+        digest.ok_or_else(|| Refusal::Invalid("digest: must be a SHA-256 in base64url".to_owned()))?;
+    let answer = principal_answer(app.principal(&id, &digest).await?);
+    let body = serde_json::to_string(&answer).map_err(|error| defect(&error))?;
+    Ok(([NO_STORE, (header::CONTENT_TYPE, "application/json")], body).into_response())
 }

@@ -7,12 +7,14 @@ use sqlx::any::AnyRow;
 use tollgate_shared::revocation::Dimension;
 use tollgate_shared::time::UnixSeconds;
 
+use super::api_keys::revoke_all_of;
 use super::changes::FactKind;
 use super::cutoffs::Reach;
 use super::database::{Lock, Tx};
 use super::outbox::{Wish, Wished, wish};
 use super::rights::{Revision, expect};
 use super::{Store, StoreError, exists, list_from_json, list_to_json, signed};
+use crate::api_key::ApiKeyOwner;
 use crate::client::{Client, ClientAuthentication, ClientKeys, ClientSecret, Grants, client_id};
 use crate::clock::Host;
 use crate::credential::SecretDigest;
@@ -133,7 +135,8 @@ impl Store {
             .await
     }
 
-    /// Deletes a client, and cuts off all its tokens and sessions, which is published when [`Store::publish`] returns.
+    /// Deletes a client and revokes its API keys. All its tokens and sessions are cut off, which is published when
+    /// [`Store::publish`] returns.
     ///
     /// # Errors
     /// [`StoreError::Missing`], or [`StoreError::Changed`] when this is not the version.
@@ -151,6 +154,7 @@ impl Store {
                 let known = client_in(&mut write, id).await?;
                 expect(known.map(|(_, revision)| signed(revision.version)), if_version)?;
                 sqlx::query("DELETE FROM clients WHERE id = $1").bind(id).execute(&mut *write).await?;
+                revoke_all_of(&mut write, &ApiKeyOwner::Client(id.to_owned()), host.seconds()).await?;
                 let order = cut_off(id, Reach::Sessions, "client deleted", actor);
                 let wish = wish(&mut write, order, host.seconds(), host).await?;
                 write.commit().await?;

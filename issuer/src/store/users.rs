@@ -5,12 +5,14 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 use tollgate_shared::time::UnixSeconds;
 
+use super::api_keys::revoke_all_of;
 use super::database::{Database, Lock, Tx};
 use super::outbox::Wished;
 use super::session_writes::end_all;
 use super::sessions::EndReason;
 use super::shards::slot_of;
 use super::{Store, StoreError, exists, list_from_json, list_to_json, signed, unsigned};
+use crate::api_key::ApiKeyOwner;
 use crate::clock::Host;
 
 /// A name without a user that is older than this was left by a crash, and free.
@@ -267,7 +269,8 @@ impl Store {
         Ok((users, next))
     }
 
-    /// Deletes a user, ends every session and cuts off every token, which is published when [`Store::publish`] returns. The name is free then.
+    /// Deletes a user, ends every session and cuts off every token, which is published when [`Store::publish`] returns. The
+    /// name is free then, and the user's API keys are revoked; no user ever has this id again.
     ///
     /// # Errors
     /// [`StoreError::Missing`], or [`StoreError::Changed`] when this is not the version.
@@ -303,6 +306,7 @@ impl Store {
                     .bind(id)
                     .execute(&mut *write)
                     .await?;
+                revoke_all_of(&mut write, &ApiKeyOwner::User(id.to_owned()), host.seconds()).await?;
                 host.reached("user.name_free_before_commit");
                 write.commit().await?;
                 host.reached("user.name_free");

@@ -107,7 +107,14 @@ async fn secrets_are_never_in_the_audit_log() {
     let client = made["client"]["id"].as_str().unwrap();
     let second = bench.make(&format!("/v1/admin/clients/{client}/secrets"), json!({})).await;
     let edge = bench.make("/v1/admin/edges", json!({ "id": "eu-1" })).await;
+    let api_key = bench.made_api_key().await;
+    let key = api_key["key"].as_str().unwrap();
     // Somebody mistakes one thing for another.
+    let path = format!("/v1/admin/api-keys/{key}");
+    assert_eq!(
+        bench.send(Method::DELETE, &path, Some(&bench.operator), "", String::new()).await.status,
+        StatusCode::NOT_FOUND
+    );
     let secret = made["client_secret"].as_str().unwrap();
     let path = format!("/v1/admin/clients/{client}/secrets/{secret}");
     assert_eq!(
@@ -129,6 +136,8 @@ async fn secrets_are_never_in_the_audit_log() {
         secret,
         second["client_secret"].as_str().unwrap(),
         edge["credential"].as_str().unwrap(),
+        key,
+        key.split('_').nth(2).unwrap(),
         &bench.operator,
         &token[..200],
         tokens["refresh_token"].as_str().unwrap(),
@@ -249,6 +258,9 @@ async fn queries_are_understood_or_refused() {
         ("audit?since=tomorrow", 400),
         ("audit?since=18446744073709551615", 200),
         ("audit?format=xml", 400),
+        ("api-keys?user=u_nobody", 200),
+        ("api-keys?user=u&client=c", 400),
+        ("api-keys?client=%00", 400),
     ] {
         let answer = bench.get(&format!("/v1/admin/{query}"), Some(&bench.operator)).await;
         assert_eq!(answer.status.as_u16(), status, "{query}");
@@ -261,6 +273,7 @@ async fn queries_are_understood_or_refused() {
 async fn lists_come_in_pages_that_lead_to_each_other() {
     let bench = Bench::new().await;
     for number in 0..6 {
+        bench.make("/v1/admin/api-keys", json!({ "name": "x", "client": "first-party" })).await;
         bench.user(&format!("user {number}")).await;
         bench.make("/v1/admin/roles", json!({ "name": format!("role{number}") })).await;
         bench.make("/v1/admin/tenants", json!({ "id": format!("tenant/{number}") })).await;
@@ -277,6 +290,7 @@ async fn lists_come_in_pages_that_lead_to_each_other() {
         ("roles", "roles", "name", 8),
         ("tenants", "tenants", "id", 6),
         ("clients", "clients", "id", 7),
+        ("api-keys", "api_keys", "id", 6),
     ] {
         let mut path = format!("/v1/admin/{list}?limit=3");
         let (mut seen, mut pages) = (Vec::new(), 0);

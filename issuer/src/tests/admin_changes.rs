@@ -137,7 +137,7 @@ async fn twenty_equal_requests_at_once_make_one_thing() {
 async fn every_route_that_makes_something_heeds_the_key() {
     let bench = Bench::new().await;
     let once = crate::app::once_routes();
-    assert_eq!(once.len(), 7);
+    assert_eq!(once.len(), 9);
     for (method, path) in once {
         let case = bench.case(&method, path).await.unwrap();
         let body = serde_json::from_str(&case.body).unwrap_or_else(|_| json!({}));

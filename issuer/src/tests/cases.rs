@@ -66,6 +66,12 @@ impl Bench {
         (id, secret["id"].as_str().unwrap().to_owned())
     }
 
+    /// What the issuer says of a new API key of a new user.
+    pub(super) async fn made_api_key(&self) -> Value {
+        let user = self.made_user().await;
+        self.make("/v1/admin/api-keys", json!({ "name": "deploy", "user": user, "scopes": ["read"] })).await
+    }
+
     async fn active_key(&self) -> String {
         let keys = self.get("/v1/admin/signing-keys", Some(&self.operator)).await.json();
         let keys = keys["signing_keys"].as_array().unwrap().clone();
@@ -88,6 +94,9 @@ impl Bench {
             ("GET", "/v1/edge/feed" | "/metrics") => case(path.to_owned(), None, None),
             ("POST", "/v1/edge/quota") => {
                 case(path.to_owned(), Some(json!({ "edge": "eu-1", "epoch": "e", "sequence": 1 })), None)
+            }
+            ("POST", "/v1/edge/keys/resolve") => {
+                case(path.to_owned(), Some(json!({ "id": "AbCd0123", "digest": "A".repeat(43) })), None)
             }
             _ => return self.admin_case(method, path).await,
         })
@@ -146,6 +155,17 @@ impl Bench {
                 let (id, secret) = self.made_client().await;
                 case(at(&id).replace("{secret}", &secret), None, Some("client.secret"))
             }
+            ("POST", "api-keys") => {
+                let body = json!({ "name": name, "user": self.made_user().await, "scopes": ["write"] });
+                case(plain, Some(body), Some("api-key.create"))
+            }
+            ("GET", "api-keys/{id}") => {
+                case(at(self.made_api_key().await["api_key"]["id"].as_str()?), None, None)
+            }
+            ("DELETE", "api-keys/{id}") => {
+                let made = self.made_api_key().await;
+                case(at(made["api_key"]["id"].as_str()?), None, Some("api-key.revoke"))
+            }
             ("POST", "signing-keys/rotate") => case(plain, None, Some("key.activate")),
             ("POST", "signing-keys/{kid}/withdraw") => {
                 let body = json!({ "reason": "lost" });
@@ -155,6 +175,16 @@ impl Bench {
             ("DELETE", "edges/{id}") => {
                 self.edge(&name).await;
                 case(at(&name), None, Some("edge.remove"))
+            }
+            ("POST", "operators") => {
+                // What whoever may do this has in any case.
+                let body = json!({ "name": name, "permissions": ["operators:write"] });
+                case(plain, Some(body), Some("operator.create"))
+            }
+            ("DELETE", "operators/{name}") => {
+                let permissions = ["operators:write".to_owned()];
+                self.app.add_operator(&name, &permissions, &Actor::command_line()).await.unwrap();
+                case(at(&name), None, Some("operator.remove"))
             }
             ("POST", "revocations") => {
                 let body = json!({ "dimension": "subject", "value": "u_1" });

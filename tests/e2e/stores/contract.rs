@@ -1,5 +1,6 @@
 //! The rules that the store keeps whatever database it is kept in. Each is tried on an empty one.
 
+mod api_keys;
 mod audit;
 mod feed;
 mod keys;
