@@ -26,7 +26,7 @@ use crate::store::{
 /// How often a token is made again because the user was changed meanwhile.
 pub(crate) const TRIES_MAX: usize = 4;
 /// The start of what a device is known by.
-const DEVICE_PREFIX: &str = "tgd_";
+pub(crate) const DEVICE_PREFIX: &str = "tgd_";
 
 /// A session that is wanted, of a user who proved to be one.
 #[derive(Debug)]

@@ -57,7 +57,7 @@ impl App {
     /// [`StoreError`] when that cannot be known; nobody is to be admitted then.
     pub async fn live_token(&self, token: &str) -> Result<Option<OwnToken>, StoreError> {
         let Some(own) = self.signed_token(token, SKEW_SECONDS) else { return Ok(None) };
-        if self.store.is_revoked(own.index).await? {
+        if self.store.is_revoked(own.index, own.claims.token_id.as_str()).await? {
             return Ok(None);
         }
         let OwnToken { claims, .. } = &own;

@@ -24,7 +24,7 @@ use crate::oauth::error::OAuthError;
 use crate::oauth::form::Form;
 use crate::oauth::token_response::TokenResponse;
 use crate::password::{Password, TypedPassword};
-use crate::sessions::SessionError;
+use crate::sessions::{DEVICE_PREFIX, SessionError};
 
 /// The longest `scope`, in bytes.
 const SCOPE_BYTES_MAX: usize = 4096;
@@ -142,6 +142,10 @@ async fn answer(
     bounded("username", &username)?;
     if let Some(device) = &device {
         bounded("device", device)?;
+        // It would be kept, and shown, as a name.
+        if device.starts_with(DEVICE_PREFIX) {
+            return Err(Refusal::Invalid("device: is what goes into device_token".to_owned()));
+        }
     }
     if let Some(token) = &device_token {
         bounded("device_token", &token.0)?;

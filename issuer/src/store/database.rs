@@ -291,6 +291,15 @@ impl Database {
         &self.readers
     }
 
+    /// How many connections there may be at once.
+    pub(super) fn connections_max(&self) -> usize {
+        let connections = match self.flavour {
+            Flavour::Sqlite => READERS_MAX,
+            Flavour::Postgres => self.limits.connections_max,
+        };
+        usize::try_from(connections).unwrap_or(usize::MAX)
+    }
+
     pub(super) fn flavour(&self) -> Flavour {
         self.flavour
     }

@@ -38,17 +38,19 @@ pub enum LogPart {
 }
 
 impl Store {
-    /// Whether the token of this index is revoked.
+    /// Whether the token of ours with this index and this `jti` is revoked by either.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn is_revoked(&self, index: StatusIndex) -> Result<bool, StoreError> {
+    pub async fn is_revoked(&self, index: StatusIndex, token_id: &str) -> Result<bool, StoreError> {
         self.home
             .run(move || async move {
                 let position: Option<i64> = sqlx::query_scalar(
-                    "SELECT position FROM feed_log WHERE kind = 'index' AND status_index = $1",
+                    "SELECT position FROM feed_log WHERE (kind = 'index' AND status_index = $1) OR \
+                     (kind = 'cutoff' AND dimension = 'token' AND value = $2 AND issuer IS NULL) LIMIT 1",
                 )
                 .bind(i64::from(index.0))
+                .bind(token_id)
                 .fetch_optional(self.home.readers())
                 .await?;
                 Ok(position.is_some())

@@ -1,15 +1,15 @@
 //! Keeps refresh tokens, by digest, and exchanges each for its child once.
 
-use sqlx::Row as _;
+use sqlx::{AnyConnection, Row as _};
 use tollgate_shared::time::UnixSeconds;
 
 use super::cutoffs::CutOff;
-use super::database::{Database, Tx};
+use super::database::{Database, Lock, Tx};
 use super::outbox::Wished;
 use super::session_writes::{NewLeaf, end, insert_leaf};
 use super::sessions::{EndReason, SessionRecord, StartedSession, TokenLife};
 use super::shards::slot_of;
-use super::users::{UserRecord, user_in};
+use super::users::{USER_COLUMNS, UserRecord};
 use super::{Store, StoreError, signed, unsigned};
 use crate::clock::Host;
 use crate::session::{Attempt, Leaf, RefreshRefusal, Verdict, judge};
@@ -89,10 +89,9 @@ impl Store {
         digest: [u8; 32],
     ) -> Result<Option<KnownRefresh>, StoreError> {
         let operation = move |database: Database| async move {
-            let mut read = database.read_slot(slot).await?;
-            let Some((session, leaf, _)) = find(&mut read, digest).await? else { return Ok(None) };
-            let user = user_in(&mut read, &session.user_id).await?;
-            Ok(Some(KnownRefresh { session, leaf, user }))
+            let mut connection = database.readers().acquire().await?;
+            let found = find(&mut connection, slot, digest).await?;
+            Ok(found.map(|(known, _)| known))
         };
         self.shards.on_slot(slot, operation).await
     }
@@ -110,12 +109,14 @@ impl Store {
         host: &dyn Host,
     ) -> Result<Rotation, StoreError> {
         let Presented { user_id, digest, client } = presented;
-        let derive = &derive;
+        let (derive, slot) = (&derive, slot_of(user_id));
         let operation = move |database: Database| async move {
-            let mut write = database.write_user(user_id).await?;
+            // Whether the slot is here is asked with the token.
+            let mut write = database.write(&[Lock::SlotUse(slot), Lock::User(user_id)]).await?;
             // Again, now that nobody else can change it; and it must be this user's, whose lock that is.
-            let found = find(&mut write, digest).await?.filter(|(session, ..)| session.user_id == user_id);
-            let Some((session, leaf, nonce)) = found else {
+            let found = find(&mut write, slot, digest).await?;
+            let found = found.filter(|(known, _)| known.session.user_id == user_id);
+            let Some((KnownRefresh { session, leaf, user }, nonce)) = found else {
                 return Ok(Rotation::Refused(RefreshRefusal::Unknown));
             };
             let began_before = exchange.cut_off.began_before;
@@ -133,8 +134,9 @@ impl Store {
                 }
                 Verdict::Rotate | Verdict::Repeat => {}
             }
-            let user = user_in(&mut write, user_id).await?.filter(|user| !user.user.disabled);
-            let Some(user) = user else { return Ok(Rotation::Refused(RefreshRefusal::User)) };
+            let Some(user) = user.filter(|user| !user.user.disabled) else {
+                return Ok(Rotation::Refused(RefreshRefusal::User));
+            };
             if exchange.version.is_some_and(|version| version != user.version) {
                 return Err(StoreError::Changed);
             }
@@ -154,32 +156,42 @@ impl Store {
             host.reached("rotate.committed");
             Ok(Rotation::Child { session, nonce, dates })
         };
-        self.shards.on_slot(slot_of(user_id), operation).await
+        self.shards.on_slot(slot, operation).await
     }
 }
 
-/// The token with this digest, its session, and its nonce.
+/// What is known of the token with this digest, and its nonce: in one statement, which sees one state of the slot and of what
+/// is in it. [`StoreError::Moving`] when the slot is not here.
 async fn find(
-    transaction: &mut Tx,
+    connection: &mut AnyConnection,
+    slot: u8,
     digest: [u8; 32],
-) -> Result<Option<(SessionRecord, Leaf, [u8; 16])>, StoreError> {
-    let row = sqlx::query(
-        "SELECT sessions.id, user_id, client_id, device, scope, sessions.created_at, last_used_at, idle_until, \
-         expires_at, sessions.generation, ended_at, refresh_tokens.generation AS leaf, nonce, rotated_at_ms \
-         FROM refresh_tokens JOIN sessions ON sessions.id = session_id WHERE digest = $1",
-    )
-    .bind(digest.as_slice())
-    .fetch_optional(&mut **transaction)
-    .await?;
-    let Some(row) = row else { return Ok(None) };
+) -> Result<Option<(KnownRefresh, [u8; 16])>, StoreError> {
+    let statement = format!(
+        "SELECT sessions.id, sessions.user_id, client_id, device, scope, sessions.created_at, last_used_at, idle_until, \
+         expires_at, sessions.generation, ended_at, refresh_tokens.generation AS leaf, nonce, rotated_at_ms, {USER_COLUMNS} \
+         FROM owned_slots LEFT JOIN refresh_tokens ON digest = $1 LEFT JOIN sessions ON sessions.id = session_id \
+         LEFT JOIN users ON users.id = sessions.user_id WHERE owned_slots.slot = $2"
+    );
+    let row = sqlx::query(sqlx::AssertSqlSafe(statement))
+        .bind(digest.as_slice())
+        .bind(i64::from(slot))
+        .fetch_optional(connection)
+        .await?
+        .ok_or(StoreError::Moving)?;
+    let (Some(nonce), Some(_)) =
+        (row.try_get::<Option<Vec<u8>>, _>("nonce")?, row.try_get::<Option<String>, _>("id")?)
+    else {
+        return Ok(None);
+    };
     let rotated_at: Option<i64> = row.try_get("rotated_at_ms")?;
     let leaf = Leaf {
         generation: unsigned(row.try_get("leaf")?),
         rotated_at: rotated_at.map(|date| tollgate_shared::time::UnixMillis(unsigned(date))),
     };
-    let nonce: Vec<u8> = row.try_get("nonce")?;
     let nonce = nonce.try_into().map_err(|_| StoreError::Corrupt("refresh_tokens.nonce"))?;
-    Ok(Some((SessionRecord::from_row(&row)?, leaf, nonce)))
+    let (session, user) = (SessionRecord::from_row(&row)?, UserRecord::from_row(&row)?);
+    Ok(Some((KnownRefresh { session, leaf, user }, nonce)))
 }
 
 /// Puts the child in the place of its parent. Of the tokens before them one row each stays, so that they are known when

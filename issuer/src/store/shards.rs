@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use sqlx::Row as _;
+use tokio::sync::Semaphore;
 
 use super::database::{Database, Lock, Tx};
 use super::{StoreError, unsigned};
 
 /// The number of slots.
 pub(super) const SLOTS: usize = 256;
+/// The part of a database's connections that one slot may have.
+const SLOT_SHARE: usize = 4;
 /// How often a user in a slot that is being moved is looked for, and how long is waited in between.
 const LOOKS_MAX: u32 = 40;
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
@@ -25,6 +28,9 @@ pub(super) struct Shards {
     /// Home is the first.
     databases: Vec<Database>,
     map: RwLock<[usize; SLOTS]>,
+    /// For each slot, how many operations in it may have a connection at once: or who sends a hundred requests for one user,
+    /// which wait for each other, would have all connections wait.
+    turns: Vec<Semaphore>,
 }
 
 /// The slot of a user.
@@ -51,9 +57,11 @@ impl Shards {
         }
         fill_in_slots(&mut write).await?;
         write.commit().await?;
+        let turns = (home.connections_max() / SLOT_SHARE).max(1);
         let mut databases = vec![home];
         databases.extend(others);
-        let shards = Self { databases, map: RwLock::new([0; SLOTS]) };
+        let turns = (0..SLOTS).map(|_| Semaphore::new(turns)).collect();
+        let shards = Self { databases, map: RwLock::new([0; SLOTS]), turns };
         shards.read_map().await?;
         Ok(shards)
     }
@@ -110,6 +118,11 @@ impl Shards {
     where
         F: Future<Output = Result<T, StoreError>> + Send,
     {
+        let _turn = match self.turns.get(usize::from(slot)) {
+            // It is never closed.
+            Some(turns) => turns.acquire().await.ok(),
+            None => None,
+        };
         let mut looks = 0;
         loop {
             let database = self.database(slot)?;

@@ -96,30 +96,35 @@ pub struct UserChange<'c> {
     pub actor: &'c str,
 }
 
-const SELECT: &str = "SELECT id, username, password_hash, plan, roles, scopes, tenant, disabled, password_changed_at, \
-                      version, created_at, updated_at FROM users WHERE id = $1";
+/// The columns of a user, by names that no other table has.
+pub(super) const USER_COLUMNS: &str = "users.id AS user_key, users.username AS user_name, \
+    users.password_hash AS user_hash, users.plan AS user_plan, users.roles AS user_roles, users.scopes AS user_scopes, \
+    users.tenant AS user_tenant, users.disabled AS user_disabled, users.password_changed_at AS user_password_changed_at, \
+    users.version AS user_version, users.created_at AS user_created_at, users.updated_at AS user_updated_at";
 
 impl UserRecord {
-    fn from_row(row: &AnyRow) -> Result<Self, StoreError> {
+    /// The user of a row with [`USER_COLUMNS`]; `None` when there is none in it.
+    pub(super) fn from_row(row: &AnyRow) -> Result<Option<Self>, StoreError> {
+        let Some(id) = row.try_get::<Option<String>, _>("user_key")? else { return Ok(None) };
         let date = |name: &str| row.try_get::<i64, _>(name).map(|date| UnixSeconds(unsigned(date)));
-        let (roles, scopes): (String, String) = (row.try_get("roles")?, row.try_get("scopes")?);
-        let disabled: i64 = row.try_get("disabled")?;
-        Ok(Self {
+        let (roles, scopes): (String, String) = (row.try_get("user_roles")?, row.try_get("user_scopes")?);
+        let disabled: i64 = row.try_get("user_disabled")?;
+        Ok(Some(Self {
             user: User {
-                id: row.try_get("id")?,
-                username: row.try_get("username")?,
-                plan: row.try_get("plan")?,
+                id,
+                username: row.try_get("user_name")?,
+                plan: row.try_get("user_plan")?,
                 roles: list_from_json(&roles, "users.roles")?,
                 scopes: list_from_json(&scopes, "users.scopes")?,
-                tenant: row.try_get("tenant")?,
+                tenant: row.try_get("user_tenant")?,
                 disabled: disabled != 0,
             },
-            password_hash: row.try_get("password_hash")?,
-            password_changed_at: date("password_changed_at")?,
-            version: unsigned(row.try_get("version")?),
-            created_at: date("created_at")?,
-            updated_at: date("updated_at")?,
-        })
+            password_hash: row.try_get("user_hash")?,
+            password_changed_at: date("user_password_changed_at")?,
+            version: unsigned(row.try_get("user_version")?),
+            created_at: date("user_created_at")?,
+            updated_at: date("user_updated_at")?,
+        }))
     }
 }
 
@@ -229,8 +234,16 @@ impl Store {
     pub async fn user(&self, id: &str) -> Result<Option<UserRecord>, StoreError> {
         let slot = slot_of(id);
         let operation = move |database: Database| async move {
-            let mut read = database.read_slot(slot).await?;
-            user_in(&mut read, id).await
+            // In one statement, which sees one state of the slot and of what is in it.
+            let statement = format!(
+                "SELECT {USER_COLUMNS} FROM owned_slots LEFT JOIN users ON users.id = $1 WHERE owned_slots.slot = $2"
+            );
+            let row = sqlx::query(sqlx::AssertSqlSafe(statement))
+                .bind(id)
+                .bind(i64::from(slot))
+                .fetch_optional(database.readers())
+                .await?;
+            UserRecord::from_row(&row.ok_or(StoreError::Moving)?)
         };
         self.shards.on_slot(slot, operation).await
     }
@@ -319,6 +332,7 @@ impl Store {
 
 /// The user of this id, within a transaction.
 pub(super) async fn user_in(transaction: &mut Tx, id: &str) -> Result<Option<UserRecord>, StoreError> {
-    let row = sqlx::query(SELECT).bind(id).fetch_optional(&mut **transaction).await?;
-    row.as_ref().map(UserRecord::from_row).transpose()
+    let statement = format!("SELECT {USER_COLUMNS} FROM users WHERE id = $1");
+    let row = sqlx::query(sqlx::AssertSqlSafe(statement)).bind(id).fetch_optional(&mut **transaction).await?;
+    Ok(row.as_ref().map(UserRecord::from_row).transpose()?.flatten())
 }

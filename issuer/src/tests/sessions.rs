@@ -444,6 +444,8 @@ async fn a_device_stays_known_however_often_another_logs_in() {
         bench.app.store.knows_device(&id, digest).await.unwrap()
     };
     assert!(knows(&phone).await && knows(&laptop).await);
+    let mistaken = json!({ "username": "alice", "password": PASSWORD, "device": phone });
+    assert_eq!(bench.post("/v1/login", None, &mistaken).await.status, StatusCode::BAD_REQUEST);
     // Another's token, or one that is made up, makes no device known.
     assert_ne!(log_in(&json!("tgd_made-up")).await, json!("tgd_made-up"));
     bench.user("bob").await;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tollgate_issuer::refresh::RefreshToken;
 use tollgate_issuer::session::RefreshRefusal;
-use tollgate_issuer::store::{EndReason, RevocationOrder, Rotation, SESSIONS_MAX, StoreError};
+use tollgate_issuer::store::{EndReason, RevocationOrder, Rotation, SESSIONS_MAX, StoreError, slot_of};
 use tollgate_shared::revocation::Dimension;
 use tollgate_shared::time::UnixSeconds;
 
@@ -17,6 +17,7 @@ use crate::stores::backend::{Backend, at_once};
 
 on_every_backend!(
     of_fifty_exchanges_at_once_there_is_one_child,
+    one_users_requests_leave_connections_for_others,
     a_parent_that_comes_back_after_its_grace_ends_the_session,
     reuse_is_written_with_its_wish_or_not_at_all,
     an_exchange_that_a_crash_cut_short_can_be_made_again,
@@ -54,6 +55,36 @@ async fn of_fifty_exchanges_at_once_there_is_one_child(backend: &Backend) {
         "the child was used: no grace for the parent"
     );
     assert!(is_refused(backend, &stores[1], &grandchild).await, "the session is over");
+}
+
+async fn one_users_requests_leave_connections_for_others(backend: &Backend) {
+    let store = backend.replica().await;
+    let alice = add_user(backend, &store, "alice").await;
+    let mut bob = add_user(backend, &store, "bob").await;
+    while slot_of(&bob.id) == slot_of(&alice.id) {
+        store.delete_user(&bob.id, None, "operator test", &*backend.host).await.unwrap();
+        bob = add_user(backend, &store, "bob").await;
+    }
+    let text = start(backend, &store, &alice.id).await.token.reveal();
+    // The first exchange has the user's lock; more of them wait for it than there are connections.
+    let (asleep, wake) = backend.host.wait_at("rotate.before_commit");
+    let exchange = |_| {
+        let (store, token) = (store.clone(), RefreshToken::parse(&text).unwrap());
+        tokio::spawn(Exchanging { backend_host: backend.host.clone(), store, token }.child())
+    };
+    let exchanges: Vec<_> = (0..40).map(exchange).collect();
+    tokio::task::block_in_place(|| asleep.recv().unwrap());
+    // Each of them is where it has to wait by the time that this was answered as often as they are.
+    for _ in 0..40 {
+        assert!(store.user(&bob.id).await.unwrap().is_some());
+        tokio::task::yield_now().await;
+    }
+    wake.send(()).unwrap();
+    let mut children = BTreeSet::new();
+    for exchange in exchanges {
+        children.insert(exchange.await.unwrap());
+    }
+    assert_eq!(children.len(), 1);
 }
 
 /// One exchange that a task of its own makes.
