@@ -5,19 +5,32 @@ use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::sync::Arc;
 
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64ct::{Base64, Base64Url, Encoding};
 use serde_json::{Value, json};
 use sqlx::{AnyConnection, Connection as _};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
+use tollgate_issuer::clock::{Host as _, SystemHost};
 use tollgate_tests::client::{Client, Request, raw};
 use tollgate_tests::evidence::Evidence;
 use tollgate_tests::issuer::{Issuer, IssuerOptions, binary};
+use tollgate_tests::postgres_server::{PostgresOptions, PostgresServer};
+use tollgate_tests::redis_server::{RedisOptions, RedisServer};
+
+use crate::foreign::encode;
 
 const RIGHT: &str = "Canary-right horse+battery/42";
 const WRONG: &str = "Canary-wrong horse+battery/43";
 const TYPED_BY_CLI: &str = "Canary-typed horse+battery/44";
 const TYPED_NOWHERE: &str = "Canary-stray horse+battery/45";
+const CHANGED: &str = "Canary-changed horse+battery/46";
+/// What the programs of the tests are told in their environment.
+const DATABASE_WORD: &str = "Canary-database-horse-battery-47";
+const REDIS_WORD: &str = "Canary-redis-horse-battery-48";
+const ENCRYPTION_KEY: &str = "Q2FuYXJ5LWtleSBvZiBhIHRlc3QsIDMyIGJ5dGVzLi4";
+/// Of a password of no user.
+const IMPORTED: &str = "$2b$04$EGdrhbKUv8Oc9vGiXX0HQOxSg445d458Muh7DAHskb6QbtCvdxcie";
 /// What would be a line of the log, a colour, and a field of JSON, if it got there as it is.
 const FORGED: &str =
     "mallory\n2026-01-01T00:00:00Z  INFO forged: line\r\n\u{1b}[31mred\u{85}\u{2028}\",\"forged\":\"field";
@@ -25,27 +38,39 @@ const FORGED: &str =
 /// Secrets, and everything that may have been said of them.
 struct Watch {
     issuer: Issuer,
+    /// The environment of the issuer, and of its commands.
+    variables: Vec<(String, String)>,
     client: Client,
     secrets: BTreeSet<String>,
     said: Vec<(String, String)>,
 }
 
 impl Watch {
-    async fn new(format: &str, level: &str, evidence: &Arc<Evidence>) -> Self {
-        let setting = |name: &str, value: &str| (format!("TOLLGATE_{name}"), value.to_owned());
-        let variables = vec![
-            setting("LOG__FORMAT", format),
-            setting("LOG__LEVEL", level),
-            setting("SESSION__GRACE_SECONDS", "0"),
-            // Should it ever panic, what it says of that counts as well.
-            ("RUST_BACKTRACE".to_owned(), "full".to_owned()),
-        ];
-        let options = IssuerOptions { variables, ..IssuerOptions::default() };
+    async fn new(options: IssuerOptions, format: &str, level: &str, evidence: &Arc<Evidence>) -> Self {
+        let mut options = options
+            .with("LOG__FORMAT", format)
+            .with("LOG__LEVEL", level)
+            .with("SESSION__GRACE_SECONDS", "0")
+            .with("KEYS__ENCRYPTION_KEY", ENCRYPTION_KEY);
+        // Should it ever panic, what it says of that counts as well.
+        options.variables.push(("RUST_BACKTRACE".to_owned(), "full".to_owned()));
+        let variables = options.variables.clone();
         let issuer = Issuer::start(options, evidence).await.unwrap();
         let operator = issuer.operator_token().to_owned();
-        let secrets = [RIGHT, WRONG, TYPED_BY_CLI, TYPED_NOWHERE, &operator];
-        let secrets = secrets.into_iter().map(str::to_owned).collect();
-        Self { issuer, client: Client::fresh_connections(), secrets, said: Vec::new() }
+        let known = [
+            RIGHT,
+            WRONG,
+            CHANGED,
+            TYPED_BY_CLI,
+            TYPED_NOWHERE,
+            DATABASE_WORD,
+            REDIS_WORD,
+            ENCRYPTION_KEY,
+            IMPORTED,
+            &operator,
+        ];
+        let secrets = known.into_iter().map(str::to_owned).collect();
+        Self { issuer, variables, client: Client::fresh_connections(), secrets, said: Vec::new() }
     }
 
     fn keep(&mut self, secret: &Value) -> String {
@@ -89,8 +114,14 @@ impl Watch {
 
     /// The program itself, with something on its standard input.
     async fn run(&mut self, words: &[&str], input: &str) -> String {
+        self.run_with(&[], words, input).await
+    }
+
+    /// The same with further variables.
+    async fn run_with(&mut self, further: &[(&str, &str)], words: &[&str], input: &str) -> String {
         let mut command = Command::new(binary().unwrap());
         command.args(words).arg("--data-dir").arg(self.issuer.data());
+        command.envs(self.variables.iter().cloned()).envs(further.iter().copied());
         command.env("TOLLGATE_LOG__LEVEL", "trace").env("TOLLGATE_ISSUER", "http://issuer.test");
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.kill_on_drop(true).spawn().unwrap();
@@ -114,9 +145,24 @@ impl Watch {
             let (status, text) = self.post("/v1/login", None, &login(name, password)).await;
             assert_eq!(status, 401, "{text}");
         }
-        let mut with_device = login(name, WRONG);
-        with_device["device"] = json!(device);
-        self.post("/v1/login", None, &with_device).await;
+        for (member, token, passwords) in [
+            // What a login that succeeds calls its device is kept under that name, to be shown.
+            ("device", &*device, &[WRONG][..]),
+            ("device_token", &*device, &[WRONG, RIGHT]),
+            ("device_token", TYPED_NOWHERE, &[WRONG, RIGHT]),
+        ] {
+            for password in passwords {
+                let mut with_device = login(name, password);
+                with_device[member] = json!(token);
+                let (_, text) = self.post("/v1/login", None, &with_device).await;
+                let answer: Value = serde_json::from_str(&text).unwrap();
+                for given in ["access_token", "refresh_token", "device_token"] {
+                    if answer[given].is_string() {
+                        self.keep(&answer[given]);
+                    }
+                }
+            }
+        }
         // Twice: the second time it is stolen.
         for _ in 0..2 {
             let fields =
@@ -166,6 +212,155 @@ impl Watch {
                 self.said.push((format!("answer to GET {path}"), answer.text()));
             }
         }
+    }
+
+    /// What operators and clients do with what clients prove themselves with.
+    async fn as_a_client(&mut self) {
+        let operator = self.issuer.operator_token().to_owned();
+        let mut secrets = Vec::new();
+        // The second time it is answered from what was kept; the third is another request.
+        for name in ["service", "service", "other"] {
+            let client = json!({
+                "id": "service", "name": name, "auth": "client_secret", "grants": ["client_credentials"], "scopes": ["read"],
+            });
+            let (status, text) = self
+                .send("a client with an idempotency key", async |watch| {
+                    let request = watch.request("POST", "/v1/admin/clients", Some(&operator)).json(&client);
+                    let answer = request.header("idempotency-key", "canary").send().await.unwrap();
+                    (answer.status, answer.text())
+                })
+                .await;
+            assert_eq!(status, if name == "other" { 422 } else { 201 }, "{text}");
+            if status == 201 {
+                secrets.push(self.keep(&serde_json::from_str::<Value>(&text).unwrap()["client_secret"]));
+            }
+        }
+        assert_eq!(secrets[0], secrets[1]);
+        let (status, text) =
+            self.post("/v1/admin/clients/service/secrets", Some(&operator), &json!({})).await;
+        assert_eq!(status, 201, "{text}");
+        secrets.push(self.keep(&serde_json::from_str::<Value>(&text).unwrap()["client_secret"]));
+        for secret in [&*secrets[0], &*secrets[2], TYPED_NOWHERE] {
+            let basic = format!("Basic {}", Base64::encode_string(format!("service:{secret}").as_bytes()));
+            self.secrets.insert(basic["Basic ".len()..].to_owned());
+            for scope in ["read", "admin"] {
+                let fields = [("grant_type", "client_credentials"), ("scope", scope)];
+                let (_, text) = self
+                    .send("a client with its secret in the header", async |watch| {
+                        let request = watch.request("POST", "/oauth2/token", None).form(&fields);
+                        let answer = request.header("authorization", &basic).send().await.unwrap();
+                        (answer.status, answer.text())
+                    })
+                    .await;
+                let answer: Value = serde_json::from_str(&text).unwrap();
+                let is_right = secret != TYPED_NOWHERE && scope == "read";
+                assert_eq!(answer["access_token"].is_string(), is_right, "{text}");
+                if is_right {
+                    let token = self.keep(&answer["access_token"]);
+                    let fields = [("token", &*token), ("client_id", "service"), ("client_secret", secret)];
+                    self.form("/oauth2/introspect", None, &fields).await;
+                    self.form("/oauth2/revoke", None, &fields).await;
+                    self.post("/v1/logout", Some(&token), &json!({})).await;
+                }
+            }
+        }
+        self.with_assertions(&operator).await;
+    }
+
+    /// A client that signs: what it sends is good once, but for who finds it in a log in time.
+    async fn with_assertions(&mut self, operator: &str) {
+        let key = Ed25519KeyPair::generate().unwrap();
+        let jwk = json!({
+            "kty": "OKP", "crv": "Ed25519", "kid": "k", "alg": "EdDSA", "use": "sig",
+            "x": encode(key.public_key().as_ref()),
+        });
+        let client = json!({
+            "id": "signing", "name": "signing", "auth": "private_key_jwt", "jwks": { "keys": [jwk] },
+            "grants": ["client_credentials"], "scopes": ["read"],
+        });
+        let (status, text) = self.post("/v1/admin/clients", Some(operator), &client).await;
+        assert_eq!(status, 201, "{text}");
+        let now = SystemHost::new().seconds().0;
+        let claims = json!({
+            "iss": "signing", "sub": "signing", "aud": self.issuer.issuer(), "jti": "canary", "iat": now, "exp": now + 60,
+        });
+        let signed = [json!({ "alg": "EdDSA", "kid": "k", "typ": "JWT" }), claims];
+        let signed = signed.map(|part| encode(part.to_string().as_bytes())).join(".");
+        let assertion = format!("{signed}.{}", encode(key.sign(signed.as_bytes()).as_ref()));
+        let broken = format!("{signed}.{}", encode(key.sign(b"something else").as_ref()));
+        // The second time it was used before.
+        for (assertion, expected) in [(&broken, 401), (&assertion, 200), (&assertion, 401)] {
+            self.secrets.insert(assertion.clone());
+            let fields = [
+                ("grant_type", "client_credentials"),
+                ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
+                ("client_assertion", assertion),
+            ];
+            let (status, text) = self.form("/oauth2/token", None, &fields).await;
+            assert_eq!(status, expected, "{text}");
+            if status == 200 {
+                self.keep(&serde_json::from_str::<Value>(&text).unwrap()["access_token"]);
+            }
+        }
+    }
+
+    /// A password that an operator sets, right and wrong.
+    async fn sets_a_password(&mut self) {
+        let operator = self.issuer.operator_token().to_owned();
+        let found = self.issuer.operator("GET", "/v1/admin/users?username=carol").send_ok().await.unwrap();
+        let id = found.json_at("/users/0/id").unwrap();
+        let path = format!("/v1/admin/users/{}/password", id.as_str().unwrap());
+        for (body, expected) in [
+            (json!({ "password": CHANGED }), 200),
+            (json!({ "password": CHANGED, "repeated": CHANGED }), 400),
+            (json!({ "password": CHANGED.repeat(100) }), 400),
+            (json!({ "password": { "new": CHANGED } }), 400),
+        ] {
+            let (status, text) = self
+                .send("a new password", async |watch| {
+                    let request = watch.request("PUT", &path, Some(&operator)).header("if-match", "*");
+                    let answer = request.json(&body).send().await.unwrap();
+                    (answer.status, answer.text())
+                })
+                .await;
+            assert_eq!(status, expected, "{text}");
+        }
+    }
+
+    /// Hashes of another system, in lines that are good and bad; and databases that cannot be had.
+    async fn imports(&mut self) {
+        let line = |hash: &str, role: &str| {
+            json!({ "username": "imported", "password_hash": hash, "roles": [role] }).to_string()
+        };
+        let file = self.issuer.data().join("users.jsonl");
+        for (lines, added) in [
+            (line(IMPORTED, "no such role"), false),
+            (line(&format!("{IMPORTED}$"), "member"), false),
+            (format!("{{\"username\":\"imported\",\"password_hash\":\"{IMPORTED}"), false),
+            (line(IMPORTED, "member"), true),
+        ] {
+            std::fs::write(&file, lines + "\n").unwrap();
+            let said = self.run(&["user", "import", file.to_str().unwrap()], "").await;
+            assert_eq!(said.contains("1 added"), added, "{said}");
+            self.said.push(("the output of an import".to_owned(), said));
+        }
+        // What is at rest are the keys; this was only sent.
+        std::fs::remove_file(file).unwrap();
+        for url in
+            ["postgres://tollgate:WORD@127.0.0.1:1/none", "postgres://tollgate:WORD@127.0.0.1:none/x", "WORD"]
+        {
+            let url = url.replace("WORD", DATABASE_WORD);
+            self.run_with(&[("TOLLGATE_DATABASE__URL", &url)], &["user", "list"], "").await;
+            let (_, said) = self.said.last().unwrap();
+            assert!(!said.is_empty(), "a database that cannot be had is spoken of");
+        }
+        for url in ["redis://:WORD@127.0.0.1:none", "WORD"] {
+            let url = url.replace("WORD", REDIS_WORD);
+            self.run_with(&[("TOLLGATE_REDIS__URL", &url)], &["user", "list"], "").await;
+        }
+        let key = &ENCRYPTION_KEY[1..];
+        self.run_with(&[("TOLLGATE_KEYS__ENCRYPTION_KEY", key)], &["key", "list"], "").await;
+        self.secrets.insert(key.to_owned());
     }
 
     /// What is no request, or has a secret where none belongs.
@@ -225,26 +420,33 @@ impl Watch {
 /// Everything, at every level and in both formats.
 async fn nothing_is_said_of_a_secret(format: &str, level: &str) {
     let evidence = Evidence::of_this_test().unwrap();
-    let mut watch = Watch::new(format, level, &evidence).await;
+    nothing_is_said(IssuerOptions::default(), format, level, &evidence).await;
+}
+
+async fn nothing_is_said(options: IssuerOptions, format: &str, level: &str, evidence: &Arc<Evidence>) {
+    let mut watch = Watch::new(options, format, level, evidence).await;
     watch.as_an_operator().await;
     watch.as_a_user("carol").await;
+    watch.as_a_client().await;
+    watch.sets_a_password().await;
+    watch.imports().await;
     watch.malformed().await;
     watch.forged().await;
-    watch.run(&["user", "add", "typed", "--password-stdin"], TYPED_BY_CLI).await;
-    watch.run(&["user", "add", "typed", "--password-stdin"], TYPED_BY_CLI).await;
+    watch.run(&["user", "add", "someone", "--password-stdin"], TYPED_BY_CLI).await;
+    watch.run(&["user", "add", "someone", "--password-stdin"], TYPED_BY_CLI).await;
     watch.run(&["user", "add", "\u{1b}[31m\nforged", "--password-stdin"], TYPED_BY_CLI).await;
     let credential = watch.run(&["operator", "add", "second"], "").await;
     watch.secrets.insert(credential.trim().to_owned());
     watch.run(&["operator", "remove", "second"], "").await;
     watch.run(&["revoke", "subject", "nobody", "--reason", "canary test"], "").await;
     watch.run(&["key", "anchor"], "").await;
-    let Watch { issuer, secrets, mut said, .. } = watch;
+    let Watch { issuer, variables, secrets, mut said, .. } = watch;
     issuer.terminate().await.unwrap();
     let log = issuer.process().logs();
     assert!(log.lines().count() > 20, "the log is written at this level:\n{log}");
     check_lines(&log, format);
     said.push(("the log".to_owned(), log));
-    said.push(("the audit".to_owned(), audit(&issuer).await));
+    said.push(("the audit".to_owned(), audit(&issuer, &variables).await));
     let kept = keys_at_rest(&issuer);
     assert!(!kept.is_empty());
     for secret in secrets.iter().chain(&kept) {
@@ -284,9 +486,11 @@ fn keys_at_rest(issuer: &Issuer) -> Vec<String> {
     lines.filter(|line| line.len() >= 20).collect()
 }
 
-async fn audit(issuer: &Issuer) -> String {
+async fn audit(issuer: &Issuer, variables: &[(String, String)]) -> String {
     sqlx::any::install_default_drivers();
-    let url = format!("sqlite://{}/tollgate.sqlite3", issuer.data().display());
+    let shared = variables.iter().find(|(name, _)| name == "TOLLGATE_DATABASE__URL");
+    let own = || format!("sqlite://{}/tollgate.sqlite3", issuer.data().display());
+    let url = shared.map_or_else(own, |(_, url)| url.clone());
     let mut connection = AnyConnection::connect(&url).await.unwrap();
     let mut rows = Vec::new();
     for query in [
@@ -340,4 +544,16 @@ async fn nothing_is_said_of_a_secret_in_json_at_trace() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_said_of_a_secret_in_json_at_debug() {
     nothing_is_said_of_a_secret("json", "debug").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_said_of_a_secret_on_postgres_and_redis() {
+    let evidence = Evidence::of_this_test().unwrap();
+    let postgres = PostgresServer::start(PostgresOptions::default(), &evidence).await.unwrap();
+    let options = RedisOptions { password: Some(REDIS_WORD.to_owned()), ..RedisOptions::default() };
+    let redis = RedisServer::start(options, &evidence).await.unwrap();
+    // The server trusts whoever comes from this machine, and whatever word they bring.
+    let database =
+        postgres.create_database("tollgate").unwrap().replacen('@', &format!(":{DATABASE_WORD}@"), 1);
+    nothing_is_said(IssuerOptions::on(&database, &redis), "json", "trace", &evidence).await;
 }
