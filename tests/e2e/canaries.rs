@@ -1,24 +1,23 @@
 //! No secret that the issuer is given or gives is ever in its logs, its metrics, its audit or an answer that refuses; and a
 //! name that was sent to it never begins a line of its log.
 
+mod clients;
+mod given;
+
 use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair as _};
 use base64ct::{Base64, Base64Url, Encoding};
 use serde_json::{Value, json};
 use sqlx::{AnyConnection, Connection as _};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
-use tollgate_issuer::clock::{Host as _, SystemHost};
 use tollgate_tests::client::{Client, Request, raw};
 use tollgate_tests::evidence::Evidence;
 use tollgate_tests::issuer::{Issuer, IssuerOptions, binary};
 use tollgate_tests::postgres_server::{PostgresOptions, PostgresServer};
 use tollgate_tests::redis_server::{RedisOptions, RedisServer};
-
-use crate::foreign::encode;
 
 const RIGHT: &str = "Canary-right horse+battery/42";
 const WRONG: &str = "Canary-wrong horse+battery/43";
@@ -212,155 +211,6 @@ impl Watch {
                 self.said.push((format!("answer to GET {path}"), answer.text()));
             }
         }
-    }
-
-    /// What operators and clients do with what clients prove themselves with.
-    async fn as_a_client(&mut self) {
-        let operator = self.issuer.operator_token().to_owned();
-        let mut secrets = Vec::new();
-        // The second time it is answered from what was kept; the third is another request.
-        for name in ["service", "service", "other"] {
-            let client = json!({
-                "id": "service", "name": name, "auth": "client_secret", "grants": ["client_credentials"], "scopes": ["read"],
-            });
-            let (status, text) = self
-                .send("a client with an idempotency key", async |watch| {
-                    let request = watch.request("POST", "/v1/admin/clients", Some(&operator)).json(&client);
-                    let answer = request.header("idempotency-key", "canary").send().await.unwrap();
-                    (answer.status, answer.text())
-                })
-                .await;
-            assert_eq!(status, if name == "other" { 422 } else { 201 }, "{text}");
-            if status == 201 {
-                secrets.push(self.keep(&serde_json::from_str::<Value>(&text).unwrap()["client_secret"]));
-            }
-        }
-        assert_eq!(secrets[0], secrets[1]);
-        let (status, text) =
-            self.post("/v1/admin/clients/service/secrets", Some(&operator), &json!({})).await;
-        assert_eq!(status, 201, "{text}");
-        secrets.push(self.keep(&serde_json::from_str::<Value>(&text).unwrap()["client_secret"]));
-        for secret in [&*secrets[0], &*secrets[2], TYPED_NOWHERE] {
-            let basic = format!("Basic {}", Base64::encode_string(format!("service:{secret}").as_bytes()));
-            self.secrets.insert(basic["Basic ".len()..].to_owned());
-            for scope in ["read", "admin"] {
-                let fields = [("grant_type", "client_credentials"), ("scope", scope)];
-                let (_, text) = self
-                    .send("a client with its secret in the header", async |watch| {
-                        let request = watch.request("POST", "/oauth2/token", None).form(&fields);
-                        let answer = request.header("authorization", &basic).send().await.unwrap();
-                        (answer.status, answer.text())
-                    })
-                    .await;
-                let answer: Value = serde_json::from_str(&text).unwrap();
-                let is_right = secret != TYPED_NOWHERE && scope == "read";
-                assert_eq!(answer["access_token"].is_string(), is_right, "{text}");
-                if is_right {
-                    let token = self.keep(&answer["access_token"]);
-                    let fields = [("token", &*token), ("client_id", "service"), ("client_secret", secret)];
-                    self.form("/oauth2/introspect", None, &fields).await;
-                    self.form("/oauth2/revoke", None, &fields).await;
-                    self.post("/v1/logout", Some(&token), &json!({})).await;
-                }
-            }
-        }
-        self.with_assertions(&operator).await;
-    }
-
-    /// A client that signs: what it sends is good once, but for who finds it in a log in time.
-    async fn with_assertions(&mut self, operator: &str) {
-        let key = Ed25519KeyPair::generate().unwrap();
-        let jwk = json!({
-            "kty": "OKP", "crv": "Ed25519", "kid": "k", "alg": "EdDSA", "use": "sig",
-            "x": encode(key.public_key().as_ref()),
-        });
-        let client = json!({
-            "id": "signing", "name": "signing", "auth": "private_key_jwt", "jwks": { "keys": [jwk] },
-            "grants": ["client_credentials"], "scopes": ["read"],
-        });
-        let (status, text) = self.post("/v1/admin/clients", Some(operator), &client).await;
-        assert_eq!(status, 201, "{text}");
-        let now = SystemHost::new().seconds().0;
-        let claims = json!({
-            "iss": "signing", "sub": "signing", "aud": self.issuer.issuer(), "jti": "canary", "iat": now, "exp": now + 60,
-        });
-        let signed = [json!({ "alg": "EdDSA", "kid": "k", "typ": "JWT" }), claims];
-        let signed = signed.map(|part| encode(part.to_string().as_bytes())).join(".");
-        let assertion = format!("{signed}.{}", encode(key.sign(signed.as_bytes()).as_ref()));
-        let broken = format!("{signed}.{}", encode(key.sign(b"something else").as_ref()));
-        // The second time it was used before.
-        for (assertion, expected) in [(&broken, 401), (&assertion, 200), (&assertion, 401)] {
-            self.secrets.insert(assertion.clone());
-            let fields = [
-                ("grant_type", "client_credentials"),
-                ("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"),
-                ("client_assertion", assertion),
-            ];
-            let (status, text) = self.form("/oauth2/token", None, &fields).await;
-            assert_eq!(status, expected, "{text}");
-            if status == 200 {
-                self.keep(&serde_json::from_str::<Value>(&text).unwrap()["access_token"]);
-            }
-        }
-    }
-
-    /// A password that an operator sets, right and wrong.
-    async fn sets_a_password(&mut self) {
-        let operator = self.issuer.operator_token().to_owned();
-        let found = self.issuer.operator("GET", "/v1/admin/users?username=carol").send_ok().await.unwrap();
-        let id = found.json_at("/users/0/id").unwrap();
-        let path = format!("/v1/admin/users/{}/password", id.as_str().unwrap());
-        for (body, expected) in [
-            (json!({ "password": CHANGED }), 200),
-            (json!({ "password": CHANGED, "repeated": CHANGED }), 400),
-            (json!({ "password": CHANGED.repeat(100) }), 400),
-            (json!({ "password": { "new": CHANGED } }), 400),
-        ] {
-            let (status, text) = self
-                .send("a new password", async |watch| {
-                    let request = watch.request("PUT", &path, Some(&operator)).header("if-match", "*");
-                    let answer = request.json(&body).send().await.unwrap();
-                    (answer.status, answer.text())
-                })
-                .await;
-            assert_eq!(status, expected, "{text}");
-        }
-    }
-
-    /// Hashes of another system, in lines that are good and bad; and databases that cannot be had.
-    async fn imports(&mut self) {
-        let line = |hash: &str, role: &str| {
-            json!({ "username": "imported", "password_hash": hash, "roles": [role] }).to_string()
-        };
-        let file = self.issuer.data().join("users.jsonl");
-        for (lines, added) in [
-            (line(IMPORTED, "no such role"), false),
-            (line(&format!("{IMPORTED}$"), "member"), false),
-            (format!("{{\"username\":\"imported\",\"password_hash\":\"{IMPORTED}"), false),
-            (line(IMPORTED, "member"), true),
-        ] {
-            std::fs::write(&file, lines + "\n").unwrap();
-            let said = self.run(&["user", "import", file.to_str().unwrap()], "").await;
-            assert_eq!(said.contains("1 added"), added, "{said}");
-            self.said.push(("the output of an import".to_owned(), said));
-        }
-        // What is at rest are the keys; this was only sent.
-        std::fs::remove_file(file).unwrap();
-        for url in
-            ["postgres://tollgate:WORD@127.0.0.1:1/none", "postgres://tollgate:WORD@127.0.0.1:none/x", "WORD"]
-        {
-            let url = url.replace("WORD", DATABASE_WORD);
-            self.run_with(&[("TOLLGATE_DATABASE__URL", &url)], &["user", "list"], "").await;
-            let (_, said) = self.said.last().unwrap();
-            assert!(!said.is_empty(), "a database that cannot be had is spoken of");
-        }
-        for url in ["redis://:WORD@127.0.0.1:none", "WORD"] {
-            let url = url.replace("WORD", REDIS_WORD);
-            self.run_with(&[("TOLLGATE_REDIS__URL", &url)], &["user", "list"], "").await;
-        }
-        let key = &ENCRYPTION_KEY[1..];
-        self.run_with(&[("TOLLGATE_KEYS__ENCRYPTION_KEY", key)], &["key", "list"], "").await;
-        self.secrets.insert(key.to_owned());
     }
 
     /// What is no request, or has a secret where none belongs.
