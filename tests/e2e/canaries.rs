@@ -1,6 +1,9 @@
 //! No secret that the issuer is given or gives is ever in its logs, its metrics, its audit or an answer that refuses; and a
 //! name that was sent to it never begins a line of its log.
 
+mod clients;
+mod given;
+
 use std::collections::BTreeSet;
 use std::process::Stdio;
 use std::sync::Arc;
@@ -13,11 +16,20 @@ use tokio::process::Command;
 use tollgate_tests::client::{Client, Request, raw};
 use tollgate_tests::evidence::Evidence;
 use tollgate_tests::issuer::{Issuer, IssuerOptions, binary};
+use tollgate_tests::postgres_server::{PostgresOptions, PostgresServer};
+use tollgate_tests::redis_server::{RedisOptions, RedisServer};
 
 const RIGHT: &str = "Canary-right horse+battery/42";
 const WRONG: &str = "Canary-wrong horse+battery/43";
 const TYPED_BY_CLI: &str = "Canary-typed horse+battery/44";
 const TYPED_NOWHERE: &str = "Canary-stray horse+battery/45";
+const CHANGED: &str = "Canary-changed horse+battery/46";
+/// What the programs of the tests are told in their environment.
+const DATABASE_WORD: &str = "Canary-database-horse-battery-47";
+const REDIS_WORD: &str = "Canary-redis-horse-battery-48";
+const ENCRYPTION_KEY: &str = "Q2FuYXJ5LWtleSBvZiBhIHRlc3QsIDMyIGJ5dGVzLi4";
+/// Of a password of no user.
+const IMPORTED: &str = "$2b$04$EGdrhbKUv8Oc9vGiXX0HQOxSg445d458Muh7DAHskb6QbtCvdxcie";
 /// What would be a line of the log, a colour, and a field of JSON, if it got there as it is.
 const FORGED: &str =
     "mallory\n2026-01-01T00:00:00Z  INFO forged: line\r\n\u{1b}[31mred\u{85}\u{2028}\",\"forged\":\"field";
@@ -25,27 +37,39 @@ const FORGED: &str =
 /// Secrets, and everything that may have been said of them.
 struct Watch {
     issuer: Issuer,
+    /// The environment of the issuer, and of its commands.
+    variables: Vec<(String, String)>,
     client: Client,
     secrets: BTreeSet<String>,
     said: Vec<(String, String)>,
 }
 
 impl Watch {
-    async fn new(format: &str, level: &str, evidence: &Arc<Evidence>) -> Self {
-        let setting = |name: &str, value: &str| (format!("TOLLGATE_{name}"), value.to_owned());
-        let variables = vec![
-            setting("LOG__FORMAT", format),
-            setting("LOG__LEVEL", level),
-            setting("SESSION__GRACE_SECONDS", "0"),
-            // Should it ever panic, what it says of that counts as well.
-            ("RUST_BACKTRACE".to_owned(), "full".to_owned()),
-        ];
-        let options = IssuerOptions { variables, ..IssuerOptions::default() };
+    async fn new(options: IssuerOptions, format: &str, level: &str, evidence: &Arc<Evidence>) -> Self {
+        let mut options = options
+            .with("LOG__FORMAT", format)
+            .with("LOG__LEVEL", level)
+            .with("SESSION__GRACE_SECONDS", "0")
+            .with("KEYS__ENCRYPTION_KEY", ENCRYPTION_KEY);
+        // Should it ever panic, what it says of that counts as well.
+        options.variables.push(("RUST_BACKTRACE".to_owned(), "full".to_owned()));
+        let variables = options.variables.clone();
         let issuer = Issuer::start(options, evidence).await.unwrap();
         let operator = issuer.operator_token().to_owned();
-        let secrets = [RIGHT, WRONG, TYPED_BY_CLI, TYPED_NOWHERE, &operator];
-        let secrets = secrets.into_iter().map(str::to_owned).collect();
-        Self { issuer, client: Client::fresh_connections(), secrets, said: Vec::new() }
+        let known = [
+            RIGHT,
+            WRONG,
+            CHANGED,
+            TYPED_BY_CLI,
+            TYPED_NOWHERE,
+            DATABASE_WORD,
+            REDIS_WORD,
+            ENCRYPTION_KEY,
+            IMPORTED,
+            &operator,
+        ];
+        let secrets = known.into_iter().map(str::to_owned).collect();
+        Self { issuer, variables, client: Client::fresh_connections(), secrets, said: Vec::new() }
     }
 
     fn keep(&mut self, secret: &Value) -> String {
@@ -89,8 +113,14 @@ impl Watch {
 
     /// The program itself, with something on its standard input.
     async fn run(&mut self, words: &[&str], input: &str) -> String {
+        self.run_with(&[], words, input).await
+    }
+
+    /// The same with further variables.
+    async fn run_with(&mut self, further: &[(&str, &str)], words: &[&str], input: &str) -> String {
         let mut command = Command::new(binary().unwrap());
         command.args(words).arg("--data-dir").arg(self.issuer.data());
+        command.envs(self.variables.iter().cloned()).envs(further.iter().copied());
         command.env("TOLLGATE_LOG__LEVEL", "trace").env("TOLLGATE_ISSUER", "http://issuer.test");
         let command = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.kill_on_drop(true).spawn().unwrap();
@@ -114,9 +144,24 @@ impl Watch {
             let (status, text) = self.post("/v1/login", None, &login(name, password)).await;
             assert_eq!(status, 401, "{text}");
         }
-        let mut with_device = login(name, WRONG);
-        with_device["device"] = json!(device);
-        self.post("/v1/login", None, &with_device).await;
+        for (member, token, passwords) in [
+            // What a login that succeeds calls its device is kept under that name, to be shown.
+            ("device", &*device, &[WRONG][..]),
+            ("device_token", &*device, &[WRONG, RIGHT]),
+            ("device_token", TYPED_NOWHERE, &[WRONG, RIGHT]),
+        ] {
+            for password in passwords {
+                let mut with_device = login(name, password);
+                with_device[member] = json!(token);
+                let (_, text) = self.post("/v1/login", None, &with_device).await;
+                let answer: Value = serde_json::from_str(&text).unwrap();
+                for given in ["access_token", "refresh_token", "device_token"] {
+                    if answer[given].is_string() {
+                        self.keep(&answer[given]);
+                    }
+                }
+            }
+        }
         // Twice: the second time it is stolen.
         for _ in 0..2 {
             let fields =
@@ -225,26 +270,33 @@ impl Watch {
 /// Everything, at every level and in both formats.
 async fn nothing_is_said_of_a_secret(format: &str, level: &str) {
     let evidence = Evidence::of_this_test().unwrap();
-    let mut watch = Watch::new(format, level, &evidence).await;
+    nothing_is_said(IssuerOptions::default(), format, level, &evidence).await;
+}
+
+async fn nothing_is_said(options: IssuerOptions, format: &str, level: &str, evidence: &Arc<Evidence>) {
+    let mut watch = Watch::new(options, format, level, evidence).await;
     watch.as_an_operator().await;
     watch.as_a_user("carol").await;
+    watch.as_a_client().await;
+    watch.sets_a_password().await;
+    watch.imports().await;
     watch.malformed().await;
     watch.forged().await;
-    watch.run(&["user", "add", "typed", "--password-stdin"], TYPED_BY_CLI).await;
-    watch.run(&["user", "add", "typed", "--password-stdin"], TYPED_BY_CLI).await;
+    watch.run(&["user", "add", "someone", "--password-stdin"], TYPED_BY_CLI).await;
+    watch.run(&["user", "add", "someone", "--password-stdin"], TYPED_BY_CLI).await;
     watch.run(&["user", "add", "\u{1b}[31m\nforged", "--password-stdin"], TYPED_BY_CLI).await;
     let credential = watch.run(&["operator", "add", "second"], "").await;
     watch.secrets.insert(credential.trim().to_owned());
     watch.run(&["operator", "remove", "second"], "").await;
     watch.run(&["revoke", "subject", "nobody", "--reason", "canary test"], "").await;
     watch.run(&["key", "anchor"], "").await;
-    let Watch { issuer, secrets, mut said, .. } = watch;
+    let Watch { issuer, variables, secrets, mut said, .. } = watch;
     issuer.terminate().await.unwrap();
     let log = issuer.process().logs();
     assert!(log.lines().count() > 20, "the log is written at this level:\n{log}");
     check_lines(&log, format);
     said.push(("the log".to_owned(), log));
-    said.push(("the audit".to_owned(), audit(&issuer).await));
+    said.push(("the audit".to_owned(), audit(&issuer, &variables).await));
     let kept = keys_at_rest(&issuer);
     assert!(!kept.is_empty());
     for secret in secrets.iter().chain(&kept) {
@@ -284,9 +336,11 @@ fn keys_at_rest(issuer: &Issuer) -> Vec<String> {
     lines.filter(|line| line.len() >= 20).collect()
 }
 
-async fn audit(issuer: &Issuer) -> String {
+async fn audit(issuer: &Issuer, variables: &[(String, String)]) -> String {
     sqlx::any::install_default_drivers();
-    let url = format!("sqlite://{}/tollgate.sqlite3", issuer.data().display());
+    let shared = variables.iter().find(|(name, _)| name == "TOLLGATE_DATABASE__URL");
+    let own = || format!("sqlite://{}/tollgate.sqlite3", issuer.data().display());
+    let url = shared.map_or_else(own, |(_, url)| url.clone());
     let mut connection = AnyConnection::connect(&url).await.unwrap();
     let mut rows = Vec::new();
     for query in [
@@ -340,4 +394,16 @@ async fn nothing_is_said_of_a_secret_in_json_at_trace() {
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_said_of_a_secret_in_json_at_debug() {
     nothing_is_said_of_a_secret("json", "debug").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_said_of_a_secret_on_postgres_and_redis() {
+    let evidence = Evidence::of_this_test().unwrap();
+    let postgres = PostgresServer::start(PostgresOptions::default(), &evidence).await.unwrap();
+    let options = RedisOptions { password: Some(REDIS_WORD.to_owned()), ..RedisOptions::default() };
+    let redis = RedisServer::start(options, &evidence).await.unwrap();
+    // The server trusts whoever comes from this machine, and whatever word they bring.
+    let database =
+        postgres.create_database("tollgate").unwrap().replacen('@', &format!(":{DATABASE_WORD}@"), 1);
+    nothing_is_said(IssuerOptions::on(&database, &redis), "json", "trace", &evidence).await;
 }

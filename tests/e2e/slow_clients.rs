@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{interval, timeout};
 use tollgate_tests::client::Client;
@@ -35,40 +36,57 @@ const SLACK_SECONDS: u64 = 10;
 const FILL_SECONDS: u64 = 15;
 /// How often an attacker sends a byte.
 const DRIP: Duration = Duration::from_millis(200);
-/// How long anybody else waits for an answer, at most: a login is some hundred milliseconds of work on a machine that may have
-/// other work.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long anybody else waits for an answer before it counts as none.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How many answers are timed before the attack.
+const QUIET_ROUNDS: usize = 10;
+/// So many times as long as before may others wait during the attack, and this long beside, because a few hundred connections
+/// are opened and floods are refused on the same processors. A server that serves nobody else until the slow ones are over
+/// has them wait for most of those seconds.
+const MIDDLE_RATIO: u32 = 5;
+const MIDDLE_FLOOR: Duration = Duration::from_millis(500);
+const SLOWEST_RATIO: u32 = 10;
+const SLOWEST_FLOOR: Duration = Duration::from_secs(6);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_and_endless_requests_end_in_time_and_others_do_not_notice() {
     let evidence = Evidence::of_this_test().unwrap();
-    let options = IssuerOptions::default().with("METRICS_PUBLIC", "true");
+    // All of the attack comes from one address, and none of it is to be closed for that.
+    let connections = (2 * (SLOW_HEADS + SLOW_BODIES + SLOW_READERS + 3 * FLOODS)).to_string();
+    let options = IssuerOptions::default()
+        .with("METRICS_PUBLIC", "true")
+        .with("CONNECTIONS_PER_ADDRESS_MAX", &connections);
     let issuer = Arc::new(Issuer::start(options, &evidence).await.unwrap());
     issuer.add_user("alice", PASSWORD, "free", &[], &["read"]).await.unwrap();
     let hashes = issuer.metric(HASHES, "").await.unwrap();
     let others = Others::start(&issuer, issuer.base_url()).await;
-    let address = issuer.addr();
+    let door = Door::of(issuer.addr());
 
     let mut attack = JoinSet::new();
     for _ in 0..SLOW_HEADS {
-        attack.spawn(ended("a slow head", HEAD_SECONDS, None, slow_head(address)));
+        attack.spawn(ended("a slow head", HEAD_SECONDS, NOTHING, slow_head(door.clone())));
     }
     for _ in 0..SLOW_BODIES {
-        attack.spawn(ended("a slow body", BODY_SECONDS, Some(408), slow_body(address)));
+        attack.spawn(ended("a slow body", BODY_SECONDS, &[408], slow_body(door.clone())));
     }
     for place in 0..SLOW_READERS {
         if place < DEAF_READERS {
             let limit = FILL_SECONDS + ANSWER_SECONDS;
-            attack.spawn(ended("an unread answer", limit, None, deaf_reader(address)));
+            attack.spawn(ended("an unread answer", limit, NOTHING, deaf_reader(door.clone())));
         } else {
             // Its answer is in the system's buffers at once; what ends is a connection that asks for nothing more.
-            attack.spawn(ended("a slow reader", HEAD_SECONDS + ANSWER_SECONDS, None, slow_reader(address)));
+            attack.spawn(ended(
+                "a slow reader",
+                HEAD_SECONDS + ANSWER_SECONDS,
+                &[200],
+                slow_reader(door.clone()),
+            ));
         }
     }
     for _ in 0..FLOODS {
-        attack.spawn(ended("a body that is said to be too long", 5, Some(413), announced_body(address)));
-        attack.spawn(ended("a body in chunks without end", 5, Some(413), endless_body(address)));
-        attack.spawn(ended("headers without end", 5, Some(431), endless_headers(address)));
+        attack.spawn(ended("a body that is said to be too long", 5, &[413], announced_body(door.clone())));
+        attack.spawn(ended("a body in chunks without end", 5, &[413], endless_body(door.clone())));
+        attack.spawn(ended("headers without end", 5, &[431], endless_headers(door.clone())));
     }
     let mut ends = Vec::new();
     while let Some(end) = attack.join_next().await {
@@ -113,21 +131,21 @@ async fn slow_and_endless_requests_through_envoy_end_in_time_and_others_do_not_n
     stack.issuer.add_user("alice", PASSWORD, "free", &[], &["read"]).await.unwrap();
     let hashes = stack.issuer.metric(HASHES, "").await.unwrap();
     let others = Others::start(&stack.issuer, stack.envoy.url()).await;
-    let address = stack.envoy.addr();
+    let door = Door::of(stack.envoy.addr());
 
     let mut attack = JoinSet::new();
     for _ in 0..SLOW_HEADS {
-        attack.spawn(ended("a slow head", HEAD_SECONDS, Some(408), slow_head(address)));
+        attack.spawn(ended("a slow head", HEAD_SECONDS, &[408], slow_head(door.clone())));
     }
     for _ in 0..SLOW_BODIES {
-        attack.spawn(ended("a slow body", BODY_SECONDS, Some(408), slow_body(address)));
+        attack.spawn(ended("a slow body", BODY_SECONDS, &[408], slow_body(door.clone())));
     }
     for _ in 0..FLOODS {
-        attack.spawn(ended("a body that is said to be too long", 5, Some(413), announced_body(address)));
+        attack.spawn(ended("a body that is said to be too long", 5, &[413], announced_body(door.clone())));
         // Envoy goes on sending while the issuer answers 413 and closes; the reset may reach it before the answer does, and
         // then it answers 503.
-        attack.spawn(ended("a body in chunks without end", 5, None, endless_body(address)));
-        attack.spawn(ended("headers without end", 5, Some(431), endless_headers(address)));
+        attack.spawn(ended("a body in chunks without end", 5, &[413, 503], endless_body(door.clone())));
+        attack.spawn(ended("headers without end", 5, &[431], endless_headers(door.clone())));
     }
     let mut ends = Vec::new();
     while let Some(end) = attack.join_next().await {
@@ -169,26 +187,36 @@ async fn connections_beyond_those_of_one_address_are_closed_and_another_address_
 
 const HASHES: &str = "tollgate_issuer_password_hashes_total";
 
+/// The connection ends without an answer.
+const NOTHING: &[u16] = &[];
+
 /// How a connection ended.
 struct End {
     what: &'static str,
     took: Duration,
 }
 
-/// What others were served during an attack.
-struct Served {
-    logins: u64,
-    refreshes: u64,
-    slowest_login: Duration,
-    slowest_refresh: Duration,
+/// How long others waited for their answers, in order of length.
+#[derive(Debug, Default)]
+struct Waits {
+    logins: Vec<Duration>,
+    refreshes: Vec<Duration>,
 }
 
-/// Waits for the end of a connection, which has to come within the limit, with this answer or without any.
+/// What others were served before an attack and during it.
+struct Served {
+    /// How many logins there were in all.
+    logins: u64,
+    quiet: Waits,
+    attacked: Waits,
+}
+
+/// Waits for the end of a connection, which has to come within the limit, with one of these answers.
 #[expect(clippy::disallowed_methods, reason = "how long a connection lasts is what is measured")]
 async fn ended(
     what: &'static str,
     limit_seconds: u64,
-    status: Option<u16>,
+    statuses: &[u16],
     connection: impl Future<Output = Vec<u8>>,
 ) -> End {
     let began = Instant::now();
@@ -197,9 +225,9 @@ async fn ended(
     let answer = answer.unwrap_or_else(|_| panic!("{what} was still there after {limit:?}"));
     let answer = String::from_utf8_lossy(&answer);
     let found: Option<u16> = answer.get(9..12).and_then(|status| status.parse().ok());
-    // Who goes on writing may have its answer taken away by the reset that this leads to.
-    let fits = status.is_none() || found.is_none() || found == status;
-    assert!(fits, "{what} was answered with {answer:?}");
+    // The reset that an unread request leads to comes after the answer, and takes away nothing that has arrived before.
+    let fits = found.map_or(statuses.is_empty(), |found| statuses.contains(&found));
+    assert!(fits, "{what} was answered with {answer:?} after {:?}", began.elapsed());
     End { what, took: began.elapsed() }
 }
 
@@ -212,11 +240,23 @@ fn report(ends: &[End], served: &Served) {
         took.sort();
         println!("{:3} times {what}: ended after {:?} to {:?}", took.len(), took[0], took[took.len() - 1]);
     }
-    let Served { logins, refreshes, slowest_login, slowest_refresh } = served;
-    println!(
-        "meanwhile {logins} logins, the slowest in {slowest_login:?}, and {refreshes} refreshes, {slowest_refresh:?}"
-    );
-    assert!(*logins > 5 && *refreshes > 5, "others were not served");
+    let Served { logins: _, quiet, attacked } = served;
+    for (what, quiet, attacked) in
+        [("logins", &quiet.logins, &attacked.logins), ("refreshes", &quiet.refreshes, &attacked.refreshes)]
+    {
+        let (middle, slowest) = middle_and_slowest(quiet);
+        let (middle_attacked, slowest_attacked) = middle_and_slowest(attacked);
+        let count = attacked.len();
+        println!(
+            "{count} {what} in {middle_attacked:?}, at most {slowest_attacked:?}; before in {middle:?}, {slowest:?}"
+        );
+        assert!(middle_attacked <= middle * MIDDLE_RATIO + MIDDLE_FLOOR, "others waited for {what}");
+        assert!(slowest_attacked <= slowest * SLOWEST_RATIO + SLOWEST_FLOOR, "others waited for {what}");
+    }
+}
+
+fn middle_and_slowest(sorted: &[Duration]) -> (Duration, Duration) {
+    (sorted[sorted.len() / 2], sorted[sorted.len() - 1])
 }
 
 /// A client that logs in and refreshes all the time, and insists on each answer.
@@ -226,37 +266,31 @@ struct Others {
 }
 
 impl Others {
+    /// Sees first how long an answer takes while nobody else is there.
     async fn start(issuer: &Issuer, url: String) -> Self {
-        let mut refresh_token = issuer.login("alice", PASSWORD).await.unwrap().refresh_token;
+        let refresh_token = issuer.login("alice", PASSWORD).await.unwrap().refresh_token;
         let first = 1;
+        // As anybody comes: with a new connection.
+        let client = Client::fresh_connections().timeout(PATIENCE);
+        let mut other = Other { client, url, refresh_token };
+        let mut quiet = Waits::default();
+        for _ in 0..QUIET_ROUNDS {
+            other.round(&mut quiet).await;
+        }
         let stop = Arc::new(AtomicBool::new(false));
         let until = Arc::clone(&stop);
         let serving = tokio::spawn(async move {
-            // As anybody comes: with a new connection.
-            let client = Client::fresh_connections().timeout(PATIENCE);
-            let mut served = Served {
-                logins: first,
-                refreshes: 0,
-                slowest_login: Duration::ZERO,
-                slowest_refresh: Duration::ZERO,
-            };
-            while !until.load(Ordering::SeqCst) {
-                let login = json!({ "username": "alice", "password": PASSWORD });
-                let (took, _) = timed(client.post(&format!("{url}/v1/login")).json(&login).send_ok()).await;
-                served.logins += 1;
-                served.slowest_login = served.slowest_login.max(took);
-                let form = [
-                    ("grant_type", "refresh_token"),
-                    ("client_id", "first-party"),
-                    ("refresh_token", refresh_token.as_str()),
-                ];
-                let (took, answer) =
-                    timed(client.post(&format!("{url}/oauth2/token")).form(&form).send_ok()).await;
-                refresh_token = answer.json_at("/refresh_token").unwrap().as_str().unwrap().to_owned();
-                served.refreshes += 1;
-                served.slowest_refresh = served.slowest_refresh.max(took);
+            let mut attacked = Waits::default();
+            // It is under attack from the start, so there is a first round.
+            while attacked.logins.is_empty() || !until.load(Ordering::SeqCst) {
+                other.round(&mut attacked).await;
             }
-            served
+            let logins = first + quiet.logins.len() + attacked.logins.len();
+            Served {
+                logins: u64::try_from(logins).unwrap(),
+                quiet: quiet.sorted(),
+                attacked: attacked.sorted(),
+            }
         });
         Self { stop, serving }
     }
@@ -264,6 +298,37 @@ impl Others {
     async fn stop(self) -> Served {
         self.stop.store(true, Ordering::SeqCst);
         self.serving.await.unwrap()
+    }
+}
+
+impl Waits {
+    fn sorted(mut self) -> Self {
+        self.logins.sort();
+        self.refreshes.sort();
+        self
+    }
+}
+
+struct Other {
+    client: Client,
+    url: String,
+    refresh_token: String,
+}
+
+impl Other {
+    async fn round(&mut self, waits: &mut Waits) {
+        let Self { client, url, refresh_token } = self;
+        let login = json!({ "username": "alice", "password": PASSWORD });
+        let (took, _) = timed(client.post(&format!("{url}/v1/login")).json(&login).send_ok()).await;
+        waits.logins.push(took);
+        let form = [
+            ("grant_type", "refresh_token"),
+            ("client_id", "first-party"),
+            ("refresh_token", &**refresh_token),
+        ];
+        let (took, answer) = timed(client.post(&format!("{url}/oauth2/token")).form(&form).send_ok()).await;
+        *refresh_token = answer.json_at("/refresh_token").unwrap().as_str().unwrap().to_owned();
+        waits.refreshes.push(took);
     }
 }
 
@@ -285,6 +350,36 @@ async fn connect_with(to: SocketAddr, receive_buffer: Option<u32>) -> TcpStream 
     }
     socket.bind((ATTACKER, 0).into()).unwrap();
     socket.connect(to).await.unwrap()
+}
+
+/// Where attackers come in, a few at a time: a connection that waits in the kernel's queue is reset when that is full, and
+/// nothing is learnt of the server by it.
+#[derive(Clone)]
+struct Door {
+    to: SocketAddr,
+    places: Arc<Semaphore>,
+}
+
+impl Door {
+    fn of(to: SocketAddr) -> Self {
+        Self { to, places: Arc::new(Semaphore::new(64)) }
+    }
+
+    /// A connection on which one request was answered, so that it is the server's by now.
+    async fn enter(&self, receive_buffer: Option<u32>) -> TcpStream {
+        let _place = self.places.acquire().await.unwrap();
+        let mut stream = connect_with(self.to, receive_buffer).await;
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: issuer\r\n\r\n").await.unwrap();
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let head = String::from_utf8(head).unwrap().to_lowercase();
+        let length = head.lines().find_map(|line| line.strip_prefix("content-length:")).unwrap_or("0");
+        let mut body = vec![0; length.trim().parse().unwrap()];
+        stream.read_exact(&mut body).await.unwrap();
+        stream
+    }
 }
 
 async fn is_served(stream: &mut TcpStream) -> bool {
@@ -322,14 +417,14 @@ async fn drip(mut stream: TcpStream, first: &[u8], rest: &[u8]) -> Vec<u8> {
     }
 }
 
-async fn slow_head(to: SocketAddr) -> Vec<u8> {
-    let stream = connect(to).await;
+async fn slow_head(door: Door) -> Vec<u8> {
+    let stream = door.enter(None).await;
     drip(stream, b"POST /v1/login HTTP/1.1\r\nHost: issuer\r\n", b"x-slow: a\r\n").await
 }
 
 /// A whole login but for its last bytes, which never come to an end.
-async fn slow_body(to: SocketAddr) -> Vec<u8> {
-    let stream = connect(to).await;
+async fn slow_body(door: Door) -> Vec<u8> {
+    let stream = door.enter(None).await;
     let login = format!("{{\"username\":\"alice\",\"password\":\"{PASSWORD}\"");
     let head = format!(
         "POST /v1/login HTTP/1.1\r\nHost: issuer\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{login}",
@@ -339,8 +434,8 @@ async fn slow_body(to: SocketAddr) -> Vec<u8> {
 }
 
 /// Reads a byte at each tick.
-async fn slow_reader(to: SocketAddr) -> Vec<u8> {
-    let mut stream = connect_with(to, Some(1)).await;
+async fn slow_reader(door: Door) -> Vec<u8> {
+    let mut stream = door.enter(Some(1)).await;
     stream
         .write_all(b"GET /.well-known/openid-configuration HTTP/1.1\r\nHost: issuer\r\n\r\n")
         .await
@@ -361,8 +456,8 @@ async fn slow_reader(to: SocketAddr) -> Vec<u8> {
 }
 
 /// Asks for so much that no buffer holds it, and reads nothing of it.
-async fn deaf_reader(to: SocketAddr) -> Vec<u8> {
-    let mut stream = connect_with(to, Some(1)).await;
+async fn deaf_reader(door: Door) -> Vec<u8> {
+    let mut stream = door.enter(Some(1)).await;
     let mut ticks = interval(DRIP);
     let requests = b"GET /metrics HTTP/1.1\r\nHost: issuer\r\n\r\n".repeat(5);
     loop {
@@ -374,20 +469,20 @@ async fn deaf_reader(to: SocketAddr) -> Vec<u8> {
     }
 }
 
-async fn announced_body(to: SocketAddr) -> Vec<u8> {
-    let stream = connect(to).await;
+async fn announced_body(door: Door) -> Vec<u8> {
+    let stream = door.enter(None).await;
     let head = b"POST /v1/login HTTP/1.1\r\nHost: issuer\r\nContent-Type: application/json\r\nContent-Length: 1000000000\r\n\r\n{";
     drip(stream, head, b" ").await
 }
 
-async fn endless_body(to: SocketAddr) -> Vec<u8> {
-    let stream = connect(to).await;
+async fn endless_body(door: Door) -> Vec<u8> {
+    let stream = door.enter(None).await;
     let head = b"POST /v1/login HTTP/1.1\r\nHost: issuer\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
     flood(stream, head, &[b"400\r\n".as_slice(), &[b' '; 1024], b"\r\n"].concat()).await
 }
 
-async fn endless_headers(to: SocketAddr) -> Vec<u8> {
-    let stream = connect(to).await;
+async fn endless_headers(door: Door) -> Vec<u8> {
+    let stream = door.enter(None).await;
     let header = [b"x-flood: ".as_slice(), &[b'a'; 4000], b"\r\n"].concat();
     flood(stream, b"POST /v1/login HTTP/1.1\r\nHost: issuer\r\n", &header).await
 }

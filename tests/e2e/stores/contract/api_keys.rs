@@ -54,7 +54,7 @@ async fn an_api_key_is_kept_until_it_is_revoked_once(backend: &Backend) {
     assert!(kept.is_in_force(backend.now().plus(59)) && !kept.is_in_force(backend.now().plus(60)));
     let revoked_at = backend.now();
     for store in &stores {
-        let revoked = store.revoke_api_key(&key.id, "operator test", &*backend.host).await.unwrap();
+        let (revoked, _) = store.revoke_api_key(&key.id, "operator test", &*backend.host).await.unwrap();
         assert_eq!(revoked.revoked_at, Some(revoked_at));
         assert!(!revoked.is_in_force(revoked_at));
         backend.host.advance(1);
