@@ -4,11 +4,12 @@ use tollgate_issuer::audit::{Action, AuditEvent, AuditQuery};
 use tollgate_issuer::store::Store;
 
 use super::on_every_backend;
-use crate::stores::backend::{Backend, Kind, at_once};
+use crate::stores::backend::{Backend, Kind, TestHost, at_once};
 
 on_every_backend!(
     an_event_is_never_changed,
     events_are_found_by_what_they_say,
+    who_follows_the_log_misses_no_event,
     what_is_past_its_time_is_dropped_part_by_part,
     parts_can_be_prepared_while_events_come,
 );
@@ -61,6 +62,35 @@ async fn events_are_found_by_what_they_say(backend: &Backend) {
         paged.extend(page);
     }
     assert_eq!(paged, all);
+}
+
+async fn who_follows_the_log_misses_no_event(backend: &Backend) {
+    let stores = backend.replicas::<3>().await;
+    let (writers, hosts) = (stores.clone(), [TestHost::new(), TestHost::new(), TestHost::new()]);
+    // Their clocks differ.
+    hosts[1].advance(3600);
+    hosts[2].set_back(3600);
+    let adding = tokio::spawn(async move {
+        at_once(60, |number| {
+            let (store, host) = (writers[number % 3].clone(), hosts[number % 3].clone());
+            let event = event("operator a", Action::Login, &format!("user {number}"));
+            async move { store.add_audit(&[event], &*host).await.unwrap() }
+        })
+        .await
+    });
+    let (mut after, mut seen) = (None, Vec::new());
+    loop {
+        let ended = adding.is_finished();
+        let page = stores[0].audit(&AuditQuery { after: after.clone(), ..AuditQuery::default() }, 7).await;
+        let page = page.unwrap();
+        if page.is_empty() && ended {
+            break;
+        }
+        after = page.last().map(|event| event.id.clone()).or(after);
+        seen.extend(page);
+    }
+    adding.await.unwrap();
+    assert_eq!(seen.len(), 60);
 }
 
 /// The parts of the audit log besides the one for what has none, by the catalogue.
