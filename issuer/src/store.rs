@@ -45,7 +45,7 @@ pub use feed_read::{FeedRead, LogPart};
 pub use once::{KeptAnswer, KnownKey};
 pub use outbox::Wished;
 pub use quota::AppliedBatch;
-pub use refresh::{Exchange, KnownRefresh, Presented, Rotation};
+pub use refresh::{Exchange, GENERATIONS_MAX, KnownRefresh, Presented, Rotation};
 pub use rights::{Revision, Role, Tenant};
 pub use session_writes::SESSIONS_MAX;
 pub use sessions::{EndReason, NewSession, SessionRecord, StartedSession, TokenLife};

@@ -445,21 +445,18 @@ fn is_conflict(error: &sqlx::Error) -> bool {
 
 /// Whether the database, and not what was asked of it, is at fault.
 fn is_unusable(error: &StoreError) -> bool {
-    match error {
-        StoreError::Database(error) => is_down(error),
-        error => matches!(error, StoreError::Timeout),
-    }
+    let StoreError::Database(error) = error else { return matches!(error, StoreError::Timeout) };
+    is_down(error)
 }
 
 /// Whether a database that cannot be opened may be there another time.
 fn is_away(error: &StoreError) -> bool {
-    match error {
-        StoreError::Open { error, .. }
-        | StoreError::Schema(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
-            is_down(error)
-        }
-        _ => false,
-    }
+    let (StoreError::Open { error, .. }
+    | StoreError::Schema(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _))) = error
+    else {
+        return false;
+    };
+    is_down(error)
 }
 
 fn is_down(error: &sqlx::Error) -> bool {
