@@ -16,6 +16,7 @@ mod database;
 mod feed_log;
 mod feed_read;
 mod hot;
+mod latest_token;
 mod meta;
 mod once;
 mod outbox;
