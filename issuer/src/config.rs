@@ -33,8 +33,8 @@ pub use redis::{RedisDocument, RedisServers, RedisSettings};
 pub use session::SessionSettings;
 pub use throttle::{ThrottleDocument, ThrottleSettings};
 
-/// The longest life a token can be given, in seconds. Cut-offs last for this long whatever the setting is now, because
-/// another process on the same data may issue under another.
+/// The longest life a token can be given, in seconds. Cut-offs of which the last token is not known last for this long,
+/// whatever the setting is now, because another process on the same data may issue under another.
 pub const LIFETIME_SECONDS_MAX: u64 = 86_400;
 /// The longest a session can be allowed to last, in seconds: a year. Cut-offs of sessions last for this long.
 pub const SESSION_SECONDS_MAX: u64 = 366 * 86_400;

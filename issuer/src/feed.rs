@@ -1,5 +1,7 @@
 //! Decides what an edge is told: what it lacks, signed, and the instant until which that is everything.
 
+mod answers;
+
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,11 +11,14 @@ use tollgate_shared::time::{Monotonic, Now, UnixMillis};
 use tollgate_shared::token::SigningKey;
 use tollgate_shared::wire;
 
+pub use answers::FeedAnswer;
+
 use crate::clock::Host;
 use crate::config::FeedSettings;
 use crate::metrics::{FeedKind, Metrics};
 use crate::quota::plans_from_json;
 use crate::store::{FeedRead, LogPart, Logged, RevocationOrder, Store, StoreError, Wished};
+use answers::Answers;
 
 /// A clock that shows the date but never goes back, not even over a restart: edges refuse a message that is older than
 /// what they have, and a date set back would make every message so.
@@ -61,6 +66,9 @@ pub struct Feed {
     position: watch::Sender<Position>,
     closing: watch::Receiver<bool>,
     metrics: Arc<Metrics>,
+    answers: Answers,
+    /// The last reading of everything.
+    whole: Mutex<Option<Arc<FeedRead>>>,
 }
 
 /// What an edge asks.
@@ -100,7 +108,8 @@ impl Feed {
         let floor = store.raise_clock_floor(now.wall).await?;
         let (position, _) = watch::channel(store.position().await?);
         let clock = FeedClock::new(floor, now);
-        let feed = Self { epoch, clock, store, host, settings, position, closing, metrics };
+        let (answers, whole) = (Answers::default(), Mutex::default());
+        let feed = Self { epoch, clock, store, host, settings, position, closing, metrics, answers, whole };
         feed.metrics.position(*feed.position.borrow());
         Ok(feed)
     }
@@ -177,30 +186,46 @@ impl Feed {
         Ok(())
     }
 
-    /// The answer to a poll, encoded and signed by `key`, and the position that the edge has after it.
+    /// The answer to a poll, signed by `key`. Polls at once that have the same get the same.
     ///
     /// # Errors
     /// [`FeedError`].
-    pub async fn answer(
-        &self,
-        request: FeedRequest,
-        key: &SigningKey,
-    ) -> Result<(Vec<u8>, Position), FeedError> {
+    pub async fn answer(&self, request: FeedRequest, key: &SigningKey) -> Result<FeedAnswer, FeedError> {
         let after = request.has.filter(|(epoch, _)| *epoch == self.epoch).map(|(_, position)| position);
         if let Some(after) = after {
             self.wait_beyond(after, request.wait.min(self.settings.long_poll_max)).await;
         }
+        let answer = self.answers.one(after, || self.make(after, key)).await?;
+        self.metrics.feed_answered(answer.kind);
+        Ok(answer)
+    }
+
+    async fn make(&self, after: Option<Position>, key: &SigningKey) -> Result<FeedAnswer, FeedError> {
         // Before the reading begins: everything that was committed by this instant is in it.
         let as_of = self.now();
-        let read = self.store.read_feed(after, self.settings.delta_max, as_of.seconds()).await?;
-        let to = read.to;
-        self.metrics.feed_answered(match read.part {
-            LogPart::Whole => FeedKind::Snapshot,
-            LogPart::After(from) if from == to => FeedKind::Empty,
-            LogPart::After(_) => FeedKind::Delta,
-        });
-        let message = self.message(read, as_of)?;
-        Ok((wire::feed::seal(&message, key).ok_or(FeedError::Encode)?, to))
+        let read = self.read(after, as_of).await?;
+        let (to, kind) = (read.to, kind_of(&read));
+        let message = self.message(&read, as_of)?;
+        let message = wire::feed::seal(&message, key).ok_or(FeedError::Encode)?.into();
+        Ok(FeedAnswer { message, to, kind })
+    }
+
+    /// Reads what came after `after`. Everything is read once for each position: what is kept of it is of use to each edge
+    /// until the next entry, and what ended meanwhile each edge leaves out.
+    async fn read(&self, after: Option<Position>, as_of: UnixMillis) -> Result<Arc<FeedRead>, StoreError> {
+        let kept = self.whole.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let position = kept.as_ref().map(|kept| kept.to);
+        let delta_max = self.settings.delta_max;
+        let read = self.store.read_feed_beyond(position, after, delta_max, as_of.seconds()).await?;
+        let Some(read) = read.map(Arc::new) else {
+            self.metrics.feed_read(FeedKind::Empty);
+            return kept.ok_or(StoreError::Corrupt("feed_log"));
+        };
+        self.metrics.feed_read(kind_of(&read));
+        if read.part == LogPart::Whole {
+            *self.whole.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&read));
+        }
+        Ok(read)
     }
 
     /// Waits until the position is beyond `after`, or other than it, or the time is up, or the service closes.
@@ -219,8 +244,8 @@ impl Feed {
         }
     }
 
-    fn message(&self, read: FeedRead, as_of: UnixMillis) -> Result<FeedMessage, FeedError> {
-        let FeedRead { to, part, indices, blocks, cutoffs, keys, plans } = read;
+    fn message(&self, read: &FeedRead, as_of: UnixMillis) -> Result<FeedMessage, FeedError> {
+        let FeedRead { to, part, indices, blocks, cutoffs, keys, plans } = read.clone();
         let plans = match plans {
             Some(text) => Some(plans_from_json(&text).ok_or(StoreError::Corrupt("feed_log.body"))?),
             None => None,
@@ -230,5 +255,13 @@ impl Feed {
             LogPart::Whole => FeedChange::Snapshot { revoked: indices },
         };
         Ok(FeedMessage { epoch: self.epoch, to, as_of, change, blocks, cutoffs, keys, plans })
+    }
+}
+
+fn kind_of(read: &FeedRead) -> FeedKind {
+    match read.part {
+        LogPart::Whole => FeedKind::Snapshot,
+        LogPart::After(from) if from == read.to => FeedKind::Empty,
+        LogPart::After(_) => FeedKind::Delta,
     }
 }

@@ -181,30 +181,48 @@ impl App {
     }
 
     /// What is to be done now and then: keep the feed's clock and the edges' last signs of life, remove what is of no use.
+    /// Each step is done whatever became of those before it.
     ///
     /// # Errors
-    /// [`StoreError`]; what was not done is done the next time.
+    /// [`StoreError`] of the first step that failed; what was not done is done the next time.
     pub async fn keep_house(&self) -> Result<(), StoreError> {
-        let shown = self.feed.now();
-        self.store.raise_clock_floor(shown).await?;
+        let (store, shown) = (&self.store, self.feed.now());
         // Only what is over by both clocks goes: the feed's may be ahead of the date.
-        let now = shown.min(self.host.now().wall);
+        let now = shown.min(self.host.now().wall).seconds();
+        let done = [
+            // First: events that find no part have to be moved to it later, while all who write wait.
+            store.prepare_parts(now).await,
+            store.raise_clock_floor(shown).await.map(drop),
+            self.keep_edges_seen().await,
+            self.cache.keep_hot(store).await,
+            store.prune_feed_log(now).await.map(drop),
+            store.prune_quota(now).await.map(drop),
+            store.prune_sessions(now).await.map(drop),
+            store.prune_cutoffs(now).await.map(drop),
+            store.prune_outbox(now).await.map(drop),
+            store.prune_api_keys(now).await.map(drop),
+            store.prune_once(now.minus(ANSWERS_SECONDS), now).await.map(drop),
+            match self.settings.audit_keep_days {
+                Some(days) => store.prune_audit(now.minus(days * 86_400)).await.map(drop),
+                None => Ok(()),
+            },
+        ];
+        done.into_iter().collect()
+    }
+
+    /// Writes down when edges were last heard of, and forgets what was written.
+    async fn keep_edges_seen(&self) -> Result<(), StoreError> {
         let seen: Vec<_> = match self.edges_seen.lock() {
             Ok(edges) => edges.iter().map(|(edge, seen)| (edge.clone(), *seen)).collect(),
             Err(_) => Vec::new(),
         };
         self.store.keep_edges_seen(&seen).await?;
-        self.cache.keep_hot(&self.store).await?;
-        self.store.prune_feed_log(now.seconds()).await?;
-        self.store.prune_quota(now.seconds()).await?;
-        self.store.prune_sessions(now.seconds()).await?;
-        self.store.prune_cutoffs(now.seconds()).await?;
-        self.store.prune_outbox(now.seconds()).await?;
-        self.store.prune_api_keys(now.seconds()).await?;
-        self.store.prune_once(now.seconds().minus(ANSWERS_SECONDS), now.seconds()).await?;
-        self.store.prepare_parts(now.seconds()).await?;
-        if let Some(days) = self.settings.audit_keep_days {
-            self.store.prune_audit(now.seconds().minus(days * 86_400)).await?;
+        if let Ok(mut edges) = self.edges_seen.lock() {
+            for (edge, written) in &seen {
+                if edges.get(edge) == Some(written) {
+                    edges.remove(edge);
+                }
+            }
         }
         Ok(())
     }

@@ -40,6 +40,16 @@ pub enum FeedKind {
     Empty,
 }
 
+impl FeedKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Snapshot => "snapshot",
+            Self::Delta => "delta",
+            Self::Empty => "empty",
+        }
+    }
+}
+
 /// Where something was looked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheLevel {
@@ -79,6 +89,7 @@ pub struct Metrics {
     password_workers: Gauge,
     revocations: Family<OneLabel, Counter>,
     feed_answers: Family<OneLabel, Counter>,
+    feed_reads: Family<OneLabel, Counter>,
     polls_open: Gauge,
     position: Gauge,
     quota_units: Family<OneLabel, Counter>,
@@ -113,6 +124,7 @@ impl Default for Metrics {
             password_workers: Gauge::default(),
             revocations: Family::default(),
             feed_answers: Family::default(),
+            feed_reads: Family::default(),
             polls_open: Gauge::default(),
             position: Gauge::default(),
             quota_units: Family::default(),
@@ -169,6 +181,11 @@ impl Metrics {
         );
         registry.register("revocations", "Revocations, by dimension", self.revocations.clone());
         registry.register("feed_answers", "Answers to polls of the feed, by kind", self.feed_answers.clone());
+        registry.register(
+            "feed_reads",
+            "Readings of the feed's log that answers were made of, by kind",
+            self.feed_reads.clone(),
+        );
         registry.register("feed_polls_open", "Polls that are held", self.polls_open.clone());
         registry.register("feed_position", "The feed's position", self.position.clone());
         registry.register("quota_units", "Units granted, allowed and denied", self.quota_units.clone());
@@ -264,12 +281,12 @@ impl Metrics {
     }
 
     pub(crate) fn feed_answered(&self, kind: FeedKind) {
-        let kind = match kind {
-            FeedKind::Snapshot => "snapshot",
-            FeedKind::Delta => "delta",
-            FeedKind::Empty => "empty",
-        };
-        self.feed_answers.get_or_create(&[("kind", kind)]).inc();
+        self.feed_answers.get_or_create(&[("kind", kind.name())]).inc();
+    }
+
+    /// Counts a reading of the feed's log: of everything, of what was new, or of the position alone.
+    pub(crate) fn feed_read(&self, kind: FeedKind) {
+        self.feed_reads.get_or_create(&[("kind", kind.name())]).inc();
     }
 
     /// Counts a held poll until the guard is dropped.

@@ -127,6 +127,14 @@ impl Bench {
         App::open(settings(self.folder.path()), self.host.clone()).await.unwrap()
     }
 
+    /// Runs a statement behind the issuer's back.
+    async fn spoil(&self, statement: &'static str) {
+        let url = format!("sqlite://{}", self.folder.path().join("tollgate.sqlite3").display());
+        let pool = sqlx::AnyPool::connect(&url).await.unwrap();
+        sqlx::raw_sql(statement).execute(&pool).await.unwrap();
+        pool.close().await;
+    }
+
     async fn edge(&self, id: &str) -> String {
         self.app.add_edge(id, &Actor::command_line()).await.unwrap().reveal().to_owned()
     }

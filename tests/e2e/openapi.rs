@@ -35,8 +35,10 @@ const ISSUER_WITH_PATH: &str = "http://issuer.test/tenant";
 const SAME_KEY: &str =
     "most random requests repeat an idempotency key, and what is left may name what there is not";
 const WITH_PATH: &str = "there is something only for an issuer with a path";
+const AN_OWNER: &str = "a key has an owner there is, who holds its scopes";
 /// What random requests may not bring off, each with the reason. The test does it once by hand.
-const BY_HAND: [(&str, &str); 13] = [
+const BY_HAND: [(&str, &str); 17] = [
+    ("DELETE /v1/admin/api-keys/{id}", AN_OWNER),
     ("DELETE /v1/admin/clients/{id}/secrets/{secret}", "the secret has to be one of that client"),
     ("DELETE /v1/admin/users/{id}/sessions/{sid}", "the session has to be one of that user"),
     (
@@ -46,13 +48,16 @@ const BY_HAND: [(&str, &str); 13] = [
     ("GET /.well-known/oauth-authorization-server/{path}", WITH_PATH),
     ("GET /.well-known/oauth-protected-resource/{path}", WITH_PATH),
     ("GET /.well-known/openid-configuration/{path}", WITH_PATH),
+    ("GET /v1/admin/api-keys/{id}", AN_OWNER),
     ("PATCH /v1/admin/clients/{id}", "keys go only with a client that has such"),
     (
         "POST /oauth2/token",
         "a refresh token is good once, and one proof of who the client is excludes the others",
     ),
+    ("POST /v1/admin/api-keys", AN_OWNER),
     ("POST /v1/admin/clients", SAME_KEY),
     ("POST /v1/admin/clients/{id}/secrets", SAME_KEY),
+    ("POST /v1/admin/operators", SAME_KEY),
     ("POST /v1/admin/roles", SAME_KEY),
     ("POST /v1/admin/tenants", SAME_KEY),
     ("POST /v1/admin/users", SAME_KEY),
@@ -194,10 +199,23 @@ impl Run {
         let operator = format!("Bearer {}", self.issuer.operator_token());
         let mut done = BTreeSet::new();
         let mut made = Value::Null;
+        let key = json!({ "name": "x", "user": users[0], "scopes": ["read"] });
+        let key = self.ask("POST /v1/admin/api-keys", "/v1/admin/api-keys", &operator, Some(&key)).await;
+        let key = format!("/v1/admin/api-keys/{}", key["api_key"]["id"].as_str().unwrap());
+        done.insert("POST /v1/admin/api-keys");
+        for operation in ["GET /v1/admin/api-keys/{id}", "DELETE /v1/admin/api-keys/{id}"] {
+            self.ask(operation, &key, &operator, None).await;
+            done.insert(operation);
+        }
         let client = json!({ "id": "by-hand", "name": "x", "auth": "client_secret", "grants": ["client_credentials"] });
         for (operation, path, body) in [
             ("POST /v1/admin/tenants", "/v1/admin/tenants", json!({ "id": "by-hand", "name": "x" })),
             ("POST /v1/admin/roles", "/v1/admin/roles", json!({ "name": "by-hand" })),
+            (
+                "POST /v1/admin/operators",
+                "/v1/admin/operators",
+                json!({ "name": "by-hand", "permissions": ["audit:read"] }),
+            ),
             (
                 "POST /v1/admin/users",
                 "/v1/admin/users",

@@ -20,7 +20,7 @@ use crate::app::App;
 use crate::body::Json;
 use crate::credential::SecretDigest;
 use crate::error::{Refusal, defect};
-use crate::feed::FeedRequest;
+use crate::feed::{FeedAnswer, FeedRequest};
 use crate::principal::Principal;
 use crate::quota::Batch;
 use crate::store::{AppliedBatch, EdgeSeen};
@@ -39,7 +39,7 @@ pub(crate) async fn feed(
     uri: Uri,
 ) -> Result<Response, Refusal> {
     let request = read_query(&uri)?;
-    let (message, to) = app.feed.answer(request, &app.keys.feed).await?;
+    let FeedAnswer { message, to, .. } = app.feed.answer(request, &app.keys.feed).await?;
     app.edge_seen(&edge, EdgeSeen { at: app.host.seconds(), position: to });
     Ok(([NO_STORE, (header::CONTENT_TYPE, MEDIA_TYPE)], message).into_response())
 }

@@ -13,6 +13,8 @@ use crate::clock::Host;
 const PARTED: [&str; 2] = ["audit", "login_events"];
 /// How long the span of a part is, in seconds: thirty days.
 const PART_SECONDS: u64 = 30 * 86_400;
+/// How many events are removed in one transaction.
+const PRUNED_AT_ONCE: u64 = 5_000;
 /// How many parts there are ahead of time.
 const PARTS_AHEAD: u64 = 2;
 
@@ -65,16 +67,20 @@ impl Store {
             .await
     }
 
-    /// Removes events and logins from before a date. Postgres drops parts that are over as a whole first.
+    /// Removes events and logins from before a date, in every database that can be reached. Postgres drops parts that are
+    /// over as a whole first.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`] of the first that could not.
     pub async fn prune_audit(&self, before: UnixSeconds) -> Result<u64, StoreError> {
-        let mut removed = 0;
+        let (mut removed, mut failed) = (0, None);
         for database in self.shards.all() {
-            removed += database.run(move || async move { prune(database, before).await }).await?;
+            match prune(database, before).await {
+                Ok(count) => removed += count,
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        Ok(removed)
+        failed.map_or(Ok(removed), Err)
     }
 
     /// Makes the parts that the next events will go to, in every database that can be reached.
@@ -120,21 +126,44 @@ async fn add(
 }
 
 async fn prune(database: &Database, before: UnixSeconds) -> Result<u64, StoreError> {
-    let mut removed = 0;
-    let mut write = database.write(&[Lock::Meta]).await?;
     if database.flavour() == Flavour::Postgres {
-        for table in PARTED {
-            for part in parts(&mut write, table).await? {
-                if part.saturating_add(1) * PART_SECONDS <= before.0 {
-                    let statement = format!("DROP TABLE {table}_{part}");
-                    sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut *write).await?;
-                }
+        database.run(move || async move { drop_parts(database, before).await }).await?;
+    }
+    let mut removed = 0;
+    for table in PARTED {
+        loop {
+            let some = database.run(move || async move { prune_some(database, table, before).await }).await?;
+            removed += some;
+            if some < PRUNED_AT_ONCE {
+                break;
             }
         }
     }
-    for statement in ["DELETE FROM audit WHERE at < $1", "DELETE FROM login_events WHERE at < $1"] {
-        removed += sqlx::query(statement).bind(signed(before.0)).execute(&mut *write).await?.rows_affected();
+    Ok(removed)
+}
+
+async fn drop_parts(database: &Database, before: UnixSeconds) -> Result<(), StoreError> {
+    let mut write = database.write(&[Lock::Meta]).await?;
+    for table in PARTED {
+        for part in parts(&mut write, table).await? {
+            if part.saturating_add(1) * PART_SECONDS <= before.0 {
+                let statement = format!("DROP TABLE {table}_{part}");
+                sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&mut *write).await?;
+            }
+        }
     }
+    write.commit().await?;
+    Ok(())
+}
+
+async fn prune_some(database: &Database, table: &str, before: UnixSeconds) -> Result<u64, StoreError> {
+    let mut write = database.write(&[]).await?;
+    let statement = format!(
+        "DELETE FROM {table} WHERE at < $1 AND id IN (SELECT id FROM {table} WHERE at < $1 ORDER BY at LIMIT $2)"
+    );
+    let removed =
+        sqlx::query(sqlx::AssertSqlSafe(statement)).bind(signed(before.0)).bind(signed(PRUNED_AT_ONCE));
+    let removed = removed.execute(&mut *write).await?.rows_affected();
     write.commit().await?;
     Ok(removed)
 }

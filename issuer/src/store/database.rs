@@ -3,6 +3,8 @@
 //! The SQL of this program is written once. What differs between the two is here: how a transaction gets the lock that
 //! orders it among others, and how the schema is brought up to date.
 
+mod postgres;
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt;
@@ -12,33 +14,24 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
-use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::{Any, AnyConnection, AnyPool, Connection as _, Executor as _, Transaction};
+use sqlx::migrate::Migrator;
+use sqlx::{Any, AnyPool, Executor as _, Transaction};
 
 use super::StoreError;
-use crate::breaker::{BreakerSettings, BreakerState, SharedBreaker};
+use crate::breaker::{BreakerState, SharedBreaker};
 use crate::clock::Host;
-use crate::config::SecretUrl;
 
-/// How long a transaction waits for another process to finish its own.
-const BUSY_MILLIS: u32 = 10_000;
 const READERS_MAX: u32 = 8;
 /// How often an operation that lost against a concurrent one is tried again.
 const CONFLICTS_MAX: u32 = 8;
 /// SQLSTATE of a transaction that could not be put in an order with others, of one that was the victim of a deadlock, and
 /// of one whose row was on its way to the rest of a parted table when the part was added that it belongs to.
 const CONFLICTS: [&str; 3] = ["40001", "40P01", "23514"];
-/// When a Postgres is left alone, and how it is tried again.
-const BREAKER: BreakerSettings = BreakerSettings { failures_to_open: 5, open_for_ms: 1_000, probes: 2 };
 /// The beginnings of the SQLSTATEs of a server that cannot be worked with: the connection is broken, the server stops or
 /// starts, it has no connection to give.
 const UNUSABLE: [&str; 3] = ["08", "57P", "53300"];
 
-/// How long is waited before a database that was away is tried again.
-const OPEN_PAUSE: Duration = Duration::from_secs(1);
-
 static SQLITE: Migrator = sqlx::migrate!("./migrations/sqlite");
-static POSTGRES: Migrator = sqlx::migrate!("./migrations/postgres");
 
 /// A transaction.
 pub(super) type Tx = Transaction<'static, Any>;
@@ -150,11 +143,13 @@ impl Database {
             Err(error) => return Err(opened(error.into())),
         }
         let options = sqlite_options(path).map_err(opened)?;
+        // Another process that writes is waited for, but not for longer than anybody waits for this one.
+        let busy_millis = limits.timeout.as_millis();
         let pool = |connections| {
-            AnyPoolOptions::new().max_connections(connections).after_connect(|connection, _| {
+            AnyPoolOptions::new().max_connections(connections).after_connect(move |connection, _| {
                 Box::pin(async move {
                     let pragmas = format!(
-                        "PRAGMA busy_timeout = {BUSY_MILLIS}; PRAGMA journal_mode = WAL; \
+                        "PRAGMA busy_timeout = {busy_millis}; PRAGMA journal_mode = WAL; \
                          PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON"
                     );
                     connection.execute(sqlx::AssertSqlSafe(pragmas)).await.map(|_| ())
@@ -168,57 +163,6 @@ impl Database {
         let readers = pool(READERS_MAX).connect_with(options).await.map_err(opened)?;
         let (flavour, ready) = (Flavour::Sqlite, Arc::new(OnceLock::from(())));
         Ok(Self { shard: 0, flavour, ready, writer, readers, limits, host, breaker: None })
-    }
-
-    /// The home database at this URL, with the schema of this version.
-    pub(super) async fn open_postgres(
-        url: &SecretUrl,
-        limits: DatabaseLimits,
-        host: Arc<dyn Host>,
-    ) -> Result<Self, StoreError> {
-        let server = Server::at(url, limits)?;
-        server.bring_up_to_date().await?;
-        let database = server.database(0, host);
-        let _ = database.ready.set(());
-        Ok(database)
-    }
-
-    /// A database beside the home one. If its server is away, that is no reason not to serve everybody else: it is opened
-    /// when it comes back, and until then nothing is asked of it.
-    pub(super) async fn open_shard(
-        url: &SecretUrl,
-        shard: usize,
-        limits: DatabaseLimits,
-        host: Arc<dyn Host>,
-    ) -> Result<Self, StoreError> {
-        let server = Server::at(url, limits)?;
-        let database = server.database(shard, host);
-        match server.bring_up_to_date().await {
-            Ok(()) => {
-                let _ = database.ready.set(());
-            }
-            Err(error) if is_away(&error) => {
-                tracing::warn!(shard, %error, "database is away: its users are not served until it is back");
-                tokio::spawn(database.clone().opened_later(server));
-            }
-            Err(error) => return Err(error),
-        }
-        Ok(database)
-    }
-
-    async fn opened_later(self, server: Server) {
-        while !self.writer.is_closed() {
-            tokio::time::sleep(OPEN_PAUSE).await;
-            match server.bring_up_to_date().await {
-                Ok(()) => {
-                    let _ = self.ready.set(());
-                    tracing::info!(shard = self.shard, "database is back");
-                    return;
-                }
-                Err(error) if is_away(&error) => {}
-                Err(error) => tracing::error!(shard = self.shard, %error, "database not opened"),
-            }
-        }
     }
 
     /// Does one operation, within the time it may take. One that lost against a concurrent one is done again.
@@ -322,71 +266,6 @@ impl Database {
     }
 }
 
-/// A Postgres server's database, as it is opened.
-struct Server {
-    options: AnyConnectOptions,
-    /// Its URL without the password.
-    place: String,
-    limits: DatabaseLimits,
-}
-
-impl Server {
-    fn at(url: &SecretUrl, limits: DatabaseLimits) -> Result<Self, StoreError> {
-        sqlx::any::install_default_drivers();
-        let place = url.to_string();
-        match url.expose().parse() {
-            Ok(options) => Ok(Self { options, place, limits }),
-            Err(error) => Err(StoreError::Open { place, error }),
-        }
-    }
-
-    /// Makes the schema that of this version: over a connection of its own, on which nothing ends what takes long once, a
-    /// change of the schema or the wait for another process that makes it.
-    async fn bring_up_to_date(&self) -> Result<(), StoreError> {
-        let once = AnyPoolOptions::new().max_connections(1).acquire_timeout(self.limits.timeout);
-        let once = once.connect_with(self.options.clone()).await;
-        let once = once.map_err(|error| StoreError::Open { place: self.place.clone(), error })?;
-        let made = POSTGRES.run(&once).await;
-        once.close().await;
-        Ok(made?)
-    }
-
-    /// The database, not connected to yet.
-    fn database(&self, shard: usize, host: Arc<dyn Host>) -> Database {
-        let limits = self.limits;
-        let millis = limits.timeout.as_millis();
-        let pool = AnyPoolOptions::new()
-            .max_connections(limits.connections_max)
-            .acquire_timeout(limits.timeout)
-            // One that comes back in the middle of something is put in order first, and closed if that is not possible in
-            // time: or a server that hangs would keep all of them.
-            .after_release(move |connection, _| Box::pin(put_in_order(connection, limits.timeout)))
-            .after_connect(move |connection, _| {
-                Box::pin(async move {
-                    // What is acknowledged is on disk, whatever the server's defaults; and nothing waits there for longer
-                    // than we wait here.
-                    let session = format!(
-                        "SET synchronous_commit = on; SET statement_timeout = {millis}; SET lock_timeout = {millis}; \
-                         SET idle_in_transaction_session_timeout = {millis}; \
-                         SET default_transaction_isolation = 'read committed'"
-                    );
-                    connection.execute(sqlx::AssertSqlSafe(session)).await.map(|_| ())
-                })
-            })
-            .connect_lazy_with(self.options.clone());
-        Database {
-            shard,
-            flavour: Flavour::Postgres,
-            ready: Arc::default(),
-            writer: pool.clone(),
-            readers: pool,
-            limits,
-            host,
-            breaker: Some(SharedBreaker::new(BREAKER)),
-        }
-    }
-}
-
 /// Waits until no other process changes the schema of this database: in SQLite nothing else keeps two from doing so.
 async fn alone_with(path: &Path) -> io::Result<File> {
     let path = path.with_extension("lock");
@@ -443,14 +322,6 @@ async fn lock_all(write: &mut Tx, locks: &[Lock<'_>]) -> Result<(), StoreError> 
     Ok(())
 }
 
-/// Has a connection that is given back end what was left unfinished on it.
-async fn put_in_order(connection: &mut AnyConnection, timeout: Duration) -> Result<bool, sqlx::Error> {
-    match tokio::time::timeout(timeout, connection.ping()).await {
-        Ok(result) => result.map(|()| true),
-        Err(_) => Err(sqlx::Error::PoolTimedOut),
-    }
-}
-
 fn is_conflict(error: &sqlx::Error) -> bool {
     let code = error.as_database_error().and_then(|cause| cause.code());
     code.is_some_and(|code| CONFLICTS.contains(&&*code))
@@ -458,21 +329,8 @@ fn is_conflict(error: &sqlx::Error) -> bool {
 
 /// Whether the database, and not what was asked of it, is at fault.
 fn is_unusable(error: &StoreError) -> bool {
-    match error {
-        StoreError::Database(error) => is_down(error),
-        error => matches!(error, StoreError::Timeout),
-    }
-}
-
-/// Whether a database that cannot be opened may be there another time.
-fn is_away(error: &StoreError) -> bool {
-    match error {
-        StoreError::Open { error, .. }
-        | StoreError::Schema(MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _)) => {
-            is_down(error)
-        }
-        _ => false,
-    }
+    let StoreError::Database(error) = error else { return matches!(error, StoreError::Timeout) };
+    is_down(error)
 }
 
 fn is_down(error: &sqlx::Error) -> bool {

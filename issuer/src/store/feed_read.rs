@@ -1,5 +1,7 @@
 //! Reads from the feed's history what an edge lacks, all of it as of one instant.
 
+use std::collections::BTreeSet;
+
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 use tollgate_shared::revocation::{BlockExpiry, Cutoff, Dimension, Position, RETENTION_SECONDS, StatusIndex};
@@ -69,23 +71,38 @@ impl Store {
         delta_max: u64,
         now: UnixSeconds,
     ) -> Result<FeedRead, StoreError> {
+        let read = self.read_feed_beyond(None, after, delta_max, now).await?;
+        read.ok_or(StoreError::Corrupt("feed_log"))
+    }
+
+    /// The same for who keeps a whole reading of position `kept`: `None` when that is the one that would be read.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn read_feed_beyond(
+        &self,
+        kept: Option<Position>,
+        after: Option<Position>,
+        delta_max: u64,
+        now: UnixSeconds,
+    ) -> Result<Option<FeedRead>, StoreError> {
         self.home
             .run(move || async move {
                 let mut read = self.home.read().await?;
-                let to: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(position), 0) FROM feed_log")
-                    .fetch_one(&mut *read)
-                    .await?;
-                let to = Position(unsigned(to));
-                let reused: i64 = sqlx::query_scalar(
-                    "SELECT COALESCE(MAX(position), 0) FROM feed_log WHERE kind = 'reuse'",
+                let row = sqlx::query(
+                    "SELECT COALESCE((SELECT MAX(position) FROM feed_log), 0) AS last, \
+                     COALESCE((SELECT MAX(position) FROM feed_log WHERE kind = 'reuse'), 0) AS reused",
                 )
                 .fetch_one(&mut *read)
                 .await?;
-                let reused = Position(unsigned(reused));
+                let to = Position(unsigned(row.try_get("last")?));
+                let reused = Position(unsigned(row.try_get("reused")?));
                 let near = |after: &Position| *after <= to && *after >= reused && to.0 - after.0 <= delta_max;
                 let found = match after.filter(near) {
-                    Some(after) => delta(&mut read, after, to).await?,
-                    None => snapshot(&mut read, to, now).await?,
+                    Some(after) if after == to => Some(FeedRead::empty(to, LogPart::After(after))),
+                    Some(after) => Some(delta(&mut read, after, to).await?),
+                    None if kept == Some(to) => None,
+                    None => Some(snapshot(&mut read, to, now).await?),
                 };
                 read.commit().await?;
                 Ok(found)
@@ -159,20 +176,26 @@ impl FeedRead {
     /// Sorts the indices and adds the expiries of the blocks they lie in.
     async fn finish(mut self, read: &mut Tx) -> Result<Self, StoreError> {
         self.indices.sort_unstable();
-        let mut last = None;
-        for index in &self.indices {
-            let block = index.block();
-            if last == Some(block) {
-                continue;
+        let wanted: BTreeSet<u16> = self.indices.iter().map(|index| index.block()).collect();
+        let (Some(first), Some(last)) = (wanted.first(), wanted.last()) else { return Ok(self) };
+        // Numbers are handed out in order, so that few between the first and the last are not wanted.
+        let rows = sqlx::query(
+            "SELECT block, expires_at FROM status_blocks WHERE block BETWEEN $1 AND $2 ORDER BY block",
+        )
+        .bind(i64::from(*first))
+        .bind(i64::from(*last))
+        .fetch_all(&mut **read)
+        .await?;
+        for row in rows {
+            let block: i64 = row.try_get("block")?;
+            let block = u16::try_from(block).map_err(|_| StoreError::Corrupt("status_blocks.block"))?;
+            if wanted.contains(&block) {
+                let expires_at = UnixSeconds(unsigned(row.try_get("expires_at")?));
+                self.blocks.push(BlockExpiry { block, expires_at });
             }
-            last = Some(block);
-            let expires_at: Option<i64> =
-                sqlx::query_scalar("SELECT expires_at FROM status_blocks WHERE block = $1")
-                    .bind(i64::from(block))
-                    .fetch_optional(&mut **read)
-                    .await?;
-            let expires_at = expires_at.ok_or(StoreError::Corrupt("status_blocks"))?;
-            self.blocks.push(BlockExpiry { block, expires_at: UnixSeconds(unsigned(expires_at)) });
+        }
+        if self.blocks.len() != wanted.len() {
+            return Err(StoreError::Corrupt("status_blocks"));
         }
         Ok(self)
     }

@@ -12,7 +12,8 @@ use tollgate_shared::time::UnixSeconds;
 
 use super::cutoffs::Reach;
 use super::database::{Database, Lock, Tx};
-use super::feed_log::{Entry, LatestToken, last_position, revoke_in};
+use super::feed_log::{Entry, last_position, revoke_in};
+use super::latest_token::LatestToken;
 use super::{RevocationOrder, Store, StoreError, signed, unsigned};
 use crate::clock::Host;
 use crate::credential::new_id;

@@ -14,6 +14,10 @@ use super::{Store, StoreError, signed, unsigned};
 use crate::clock::Host;
 use crate::session::{Attempt, Leaf, RefreshRefusal, Verdict, judge};
 
+/// How many tokens of a session are known, the current one included. An older one is nothing to us when it comes back: it
+/// is refused, and does not end the session.
+pub const GENERATIONS_MAX: i64 = 100;
+
 /// A refresh token that is known, as it was presented.
 #[derive(Debug, Clone, Copy)]
 pub struct Presented<'p> {
@@ -194,8 +198,8 @@ async fn find(
     Ok(Some((KnownRefresh { session, leaf, user }, nonce)))
 }
 
-/// Puts the child in the place of its parent. Of the tokens before them one row each stays, so that they are known when
-/// they come back.
+/// Puts the child in the place of its parent. The tokens before them stay, so that they are known when they come back, as
+/// far as [`GENERATIONS_MAX`] goes.
 async fn exchange_leaf(
     write: &mut Tx,
     session: &SessionRecord,
@@ -212,6 +216,13 @@ async fn exchange_leaf(
     host.reached("rotate.parent_marked");
     insert_leaf(write, &session.id, child, now.seconds()).await?;
     host.reached("rotate.child_written");
+    if child.generation >= GENERATIONS_MAX {
+        sqlx::query("DELETE FROM refresh_tokens WHERE session_id = $1 AND generation <= $2")
+            .bind(&session.id)
+            .bind(child.generation - GENERATIONS_MAX)
+            .execute(&mut **write)
+            .await?;
+    }
     Ok(())
 }
 

@@ -1,7 +1,5 @@
 //! Keeps roles with what they permit, and tenants.
 
-use std::collections::BTreeSet;
-
 use sqlx::Row as _;
 use sqlx::any::AnyRow;
 use tollgate_shared::revocation::Dimension;
@@ -153,20 +151,6 @@ impl Store {
                 row.as_ref().map(role_from_row).transpose()
             })
             .await
-    }
-
-    /// What these roles permit together. A role that does not exist permits nothing.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn permissions(&self, roles: &[String]) -> Result<BTreeSet<String>, StoreError> {
-        let mut permitted = BTreeSet::new();
-        for name in roles {
-            if let Some((role, _)) = self.role(name).await? {
-                permitted.extend(role.permissions);
-            }
-        }
-        Ok(permitted)
     }
 
     /// Changes a role. Tokens keep what they were given until they end: the most they live is short.

@@ -17,6 +17,8 @@ use crate::session::Family;
 pub(super) const AHEAD_SECONDS_MAX: u64 = 20;
 /// How long a session that is over is kept for the record, in seconds.
 const KEPT_SECONDS: u64 = 86_400;
+/// How many sessions are removed in one transaction.
+const PRUNED_AT_ONCE: i64 = 500;
 
 /// A session that is to be, and the tokens that come with it.
 #[derive(Debug, Clone)]
@@ -347,37 +349,56 @@ impl Store {
         self.shards.on_slot(slot_of(user_id), operation).await
     }
 
-    /// Removes sessions that have been over for a day, with their refresh tokens.
+    /// Removes sessions that have been over for a day, with their refresh tokens, in every database that can be reached.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`] of the first that could not.
     pub async fn prune_sessions(&self, now: UnixSeconds) -> Result<u64, StoreError> {
         let before = signed(now.minus(KEPT_SECONDS).0);
-        let mut removed = 0;
+        let (mut removed, mut failed) = (0, None);
         for database in self.shards.all() {
-            removed += database
-                .run(move || async move {
-                    let mut write = database.write(&[]).await?;
-                    // Not before its last access token is over as well: cut-offs are dated by what is here.
-                    sqlx::query(
-                        "DELETE FROM refresh_tokens WHERE session_id IN (SELECT id FROM sessions WHERE token_until < $1 \
-                         AND (expires_at < $1 OR idle_until < $1 OR ended_at < $1))",
-                    )
-                    .bind(before)
-                    .execute(&mut *write)
-                    .await?;
-                    let sessions = sqlx::query(
-                        "DELETE FROM sessions WHERE token_until < $1 \
-                         AND (expires_at < $1 OR idle_until < $1 OR ended_at < $1)",
-                    )
-                    .bind(before)
-                    .execute(&mut *write)
-                    .await?;
-                    write.commit().await?;
-                    Ok(sessions.rows_affected())
-                })
-                .await?;
+            // Each way to be over has an index of its own.
+            for over in ["ended_at", "idle_until", "expires_at"] {
+                loop {
+                    match database.run(move || async move { prune(database, over, before).await }).await {
+                        Ok(count) => {
+                            removed += unsigned(count);
+                            if count < PRUNED_AT_ONCE {
+                                break;
+                            }
+                        }
+                        Err(error) => {
+                            failed = failed.or(Some(error));
+                            break;
+                        }
+                    }
+                }
+            }
         }
-        Ok(removed)
+        failed.map_or(Ok(removed), Err)
     }
+}
+
+/// Removes some of the sessions that were over by one of their dates before `before`; tells how many.
+async fn prune(database: &Database, over: &str, before: i64) -> Result<i64, StoreError> {
+    let mut write = database.write(&[]).await?;
+    // Not before its last access token is over as well: cut-offs are dated by what is here.
+    let sessions = format!(
+        "DELETE FROM sessions WHERE id IN (SELECT id FROM sessions WHERE {over} < $1 AND token_until < $1 \
+         ORDER BY {over} LIMIT $2) RETURNING id"
+    );
+    let sessions = sqlx::query_scalar(sqlx::AssertSqlSafe(sessions)).bind(before).bind(PRUNED_AT_ONCE);
+    let ids: Vec<String> = sessions.fetch_all(&mut *write).await?;
+    if !ids.is_empty() {
+        let places: Vec<String> = (1..=ids.len()).map(|number| format!("${number}")).collect();
+        let tokens = format!("DELETE FROM refresh_tokens WHERE session_id IN ({})", places.join(", "));
+        // As many statements as there are numbers of sessions: not worth keeping.
+        let mut tokens = sqlx::query(sqlx::AssertSqlSafe(tokens)).persistent(false);
+        for id in &ids {
+            tokens = tokens.bind(id);
+        }
+        tokens.execute(&mut *write).await?;
+    }
+    write.commit().await?;
+    Ok(i64::try_from(ids.len()).unwrap_or(i64::MAX))
 }

@@ -7,7 +7,8 @@ use tollgate_shared::time::UnixSeconds;
 
 use super::cutoffs::Reach;
 use super::database::{Lock, Tx};
-use super::feed_log::{Entry, LatestToken, log_if_changed_in, revoke_in};
+use super::feed_log::{Entry, log_if_changed_in, revoke_in};
+use super::latest_token::LatestToken;
 use super::{LogEntry, RevocationOrder, Store, StoreError, signed, unsigned};
 use crate::signing_keys::KeyRow;
 

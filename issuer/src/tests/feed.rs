@@ -133,6 +133,88 @@ async fn a_held_poll_ends_with_the_revocation_it_waited_for() {
     assert_eq!((message.cutoffs.len(), message.cutoffs[0].issued_before), (1, None));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_hundreds_ask_at_once_is_read_once_for_all() {
+    let bench = Arc::new(Bench::new().await);
+    for number in 0..50 {
+        let order = bench.app.revocation_order("session", &format!("s_{number}"), None, None).unwrap();
+        bench.app.feed.revoke(&order, None, "test").await.unwrap();
+    }
+    let position = bench.app.store.position().await.unwrap();
+    let reads = |kind: &str| {
+        let text = bench.app.metrics.text().unwrap();
+        let line = format!("feed_reads_total{{kind=\"{kind}\"}} ");
+        text.split(&line).nth(1).map_or(0, |rest| rest.lines().next().unwrap().parse::<u64>().unwrap())
+    };
+    let all_at_once = async |has: Option<Position>| {
+        let start = Arc::new(tokio::sync::Barrier::new(300));
+        let mut polls = tokio::task::JoinSet::new();
+        for _ in 0..300 {
+            let (bench, start) = (Arc::clone(&bench), Arc::clone(&start));
+            polls.spawn(async move {
+                start.wait().await;
+                let asked_at = bench.app.feed.now();
+                let has = has.map(|position| (bench.app.feed.epoch, position));
+                let request = crate::feed::FeedRequest { has, wait: std::time::Duration::ZERO };
+                let answer = bench.app.feed.answer(request, &bench.app.keys.feed).await.unwrap();
+                let message = bench.open_message(&answer.message);
+                assert!(message.as_of >= asked_at, "no answer is older than the question");
+                assert_eq!((message.to, answer.to), (position, position));
+                message.cutoffs.len()
+            });
+        }
+        polls.join_all().await
+    };
+    assert!(all_at_once(None).await.iter().all(|cutoffs| *cutoffs == 50));
+    assert!(all_at_once(Some(Position(position.0 - 3))).await.iter().all(|cutoffs| *cutoffs == 3));
+    assert!(all_at_once(Some(Position(u64::MAX))).await.iter().all(|cutoffs| *cutoffs == 50));
+    assert_eq!(reads("snapshot"), 1, "everything is read once for each position");
+    assert!(reads("empty") + reads("delta") < 100, "{} and {}", reads("empty"), reads("delta"));
+    // What comes is in the next answer.
+    let order = bench.app.revocation_order("session", "s_50", None, None).unwrap();
+    bench.app.feed.revoke(&order, None, "test").await.unwrap();
+    let edge = bench.edge("eu-1").await;
+    assert_eq!(bench.poll(&edge, &mut None, 0).await.cutoffs.len(), 51);
+    assert_eq!(reads("snapshot"), 2);
+}
+
+#[tokio::test]
+async fn an_edge_is_shown_as_whoever_heard_of_it_last_did() {
+    let bench = Bench::new().await;
+    let edge = bench.edge("eu-1").await;
+    let other = bench.another().await;
+    bench.poll(&edge, &mut None, 0).await;
+    bench.app.keep_house().await.unwrap();
+    assert!(bench.app.edges_seen.lock().unwrap().is_empty(), "what was written is forgotten");
+    bench.poll(&edge, &mut None, 0).await;
+    bench.host.advance(7_000);
+    let seen = crate::store::EdgeSeen { at: bench.host.seconds(), position: Position(1) };
+    other.store.keep_edges_seen(&[("eu-1".to_owned(), seen)]).await.unwrap();
+    let shown = bench.get("/v1/admin/edges", Some(&bench.operator)).await.json();
+    assert_eq!(shown["edges"][0]["seen_at"], seen.at.0, "another replica's is later than ours");
+    bench.host.advance(1_000);
+    bench.poll(&edge, &mut None, 0).await;
+    let shown = bench.get("/v1/admin/edges", Some(&bench.operator)).await.json();
+    assert_eq!(shown["edges"][0]["seen_at"], seen.at.0 + 1, "ours, which is not written yet");
+}
+
+#[tokio::test]
+async fn a_step_of_housekeeping_that_fails_keeps_none_from_being_done() {
+    let bench = Bench::new().await;
+    for number in 0..2 {
+        let order = bench.app.revocation_order("session", &format!("s_{number}"), None, None).unwrap();
+        bench.app.feed.revoke(&order, None, "test").await.unwrap();
+    }
+    bench.host.advance(3 * 86_400_000);
+    bench.spoil("DROP TABLE edge_activity").await;
+    bench.app.edge_seen(
+        &tollgate_shared::id::EdgeId::new("eu-1").unwrap(),
+        crate::store::EdgeSeen { at: bench.host.seconds(), position: Position(1) },
+    );
+    bench.app.keep_house().await.unwrap_err();
+    assert_eq!(bench.app.store.prune_feed_log(bench.host.seconds()).await.unwrap(), 0, "it was pruned");
+}
+
 #[tokio::test]
 async fn closing_ends_a_held_poll() {
     let bench = Arc::new(Bench::new().await);

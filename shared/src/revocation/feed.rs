@@ -98,6 +98,9 @@ pub enum ApplyError {
     TooLarge,
 }
 
+/// The clocks of two replicas of an issuer may differ by this many milliseconds.
+const REPLICA_SKEW_MILLIS: u64 = 5_000;
+
 /// What an edge knows from the feed, at one position.
 #[derive(Debug, Clone)]
 pub struct FeedState {
@@ -115,6 +118,12 @@ pub struct FeedState {
     pub ignored_keys: Vec<IgnoredKey>,
     /// What each plan allows.
     pub plans: Vec<Plan>,
+}
+
+/// Whether a message is of an earlier time than the state, by more than the clocks of two replicas may differ. Between that
+/// the position orders, which replicas share; and the later time stays, so that an old message makes nothing younger.
+fn is_older(message: UnixMillis, state: UnixMillis) -> bool {
+    message.0.saturating_add(REPLICA_SKEW_MILLIS) < state.0
 }
 
 impl FeedState {
@@ -149,7 +158,7 @@ impl FeedState {
         if message.to < from {
             return Err(ApplyError::Incomplete);
         }
-        if message.to < self.position || message.as_of < self.as_of {
+        if message.to < self.position || is_older(message.as_of, self.as_of) {
             return Err(ApplyError::Rollback);
         }
         if from != self.position {
@@ -162,7 +171,7 @@ impl FeedState {
         }
         let keys = message.keys.as_deref().map(|jwks| KeySet::from_jwks(jwks.as_bytes())).transpose()?;
         self.position = message.to;
-        self.as_of = message.as_of;
+        self.as_of = self.as_of.max(message.as_of);
         self.revoked.indices.extend(revoked);
         self.learn(message.blocks, message.cutoffs);
         if let Some((keys, ignored)) = keys {
@@ -179,9 +188,14 @@ impl FeedState {
         let FeedMessage { epoch, to, as_of, change, blocks, cutoffs, keys, plans } = message;
         let (FeedChange::Delta { revoked, .. } | FeedChange::Snapshot { revoked }) = change;
         // Time alone orders snapshots of different epochs; within one, the position does too.
-        if current.is_some_and(|state| as_of < state.as_of || (state.epoch == epoch && to < state.position)) {
+        let is_rollback = |state: &Self| match state.epoch == epoch {
+            true => to < state.position || is_older(as_of, state.as_of),
+            false => as_of < state.as_of,
+        };
+        if current.is_some_and(is_rollback) {
             return Err(ApplyError::Rollback);
         }
+        let as_of = current.map_or(as_of, |state| state.as_of.max(as_of));
         if revoked.len() as u64 > u64::from(REVOKED_MAX) || cutoffs.len() > CUTOFFS_MAX {
             return Err(ApplyError::TooLarge);
         }

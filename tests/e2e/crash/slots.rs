@@ -11,6 +11,8 @@ pub(super) const STEPS: &[&str] = &[
     "move.cleared",
     "move.copied",
     "move.owned",
+    "move.history_copied",
+    "move.history_brought",
     "move.before_tidied",
     "move.tidied",
     "move.settled",
@@ -41,7 +43,12 @@ async fn a_slot_is_in_one_database() {
             (vec![0], vec![1]),
             "{step}"
         );
-        for table in ["users WHERE id", "sessions WHERE user_id", "devices WHERE user_id"] {
+        for table in [
+            "users WHERE id",
+            "sessions WHERE user_id",
+            "devices WHERE user_id",
+            "login_events WHERE user_id",
+        ] {
             let rows = format!("SELECT COUNT(*) FROM {table} = '{user}'");
             let rows = (bench.numbers(&rows).await, numbers(&shard, &rows).await);
             assert_eq!(rows, (vec![0], vec![1]), "{step}: {table}");

@@ -75,7 +75,8 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Response, Refusa
     let edges = app.store.edges().await?.into_iter();
     let edges = edges
         .map(|EdgeRecord { id, created_at, seen }| {
-            let seen = recent.get(&id).copied().or(seen);
+            // Another replica may have heard of it later than this one, and written that down.
+            let seen = seen.into_iter().chain(recent.get(&id).copied()).max_by_key(|seen| seen.at);
             EdgeAnswer {
                 id,
                 created_at: created_at.0,

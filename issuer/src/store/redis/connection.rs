@@ -16,6 +16,9 @@ use tokio::time::timeout;
 use super::{RedisError, lacks_script};
 use crate::config::RedisServers;
 
+/// The part of the time limit after which a server that was not reached is given up.
+const CONNECT_SHARE: f64 = 0.9;
+
 /// The way to the servers.
 pub(super) struct Link {
     servers: RedisServers,
@@ -79,9 +82,12 @@ impl Link {
         if let Some(connection) = &open.connection {
             return Ok((connection.clone(), open.number));
         }
-        // In a box: connecting is rare, and its type too large for what waits for it to carry.
+        // In a box: connecting is rare, and its type too large for what waits for it to carry. And not for the whole of the
+        // caller's time: whoever gives up on a server that hangs has the next one asked.
         let connecting: BoxFuture<'_, _> = Box::pin(self.connect());
-        let connection = connecting.await.inspect_err(|_| self.next_server())?;
+        let connected = timeout(self.limit.mul_f64(CONNECT_SHARE), connecting).await;
+        let connected = connected.unwrap_or(Err(RedisError::Timeout));
+        let connection = connected.inspect_err(|_| self.next_server())?;
         open.number = open.number.wrapping_add(1);
         open.connection = Some(connection.clone());
         Ok((connection, open.number))

@@ -88,6 +88,23 @@ fn what_does_not_follow_changes_nothing() {
 }
 
 #[test]
+fn a_replica_whose_clock_is_behind_is_followed_and_makes_nothing_younger() {
+    let mut state = state_at(5, &[1]);
+    let before = state.as_ref().unwrap().as_of;
+    let later = UnixMillis(before.0 + REPLICA_SKEW_MILLIS);
+    let ahead = FeedMessage { as_of: later, ..delta(5, 6, &[2]) };
+    let behind = FeedMessage { as_of: before, ..delta(6, 7, &[3]) };
+    let snapshot = FeedMessage { as_of: before, ..snapshot(7, &[1, 2, 3, 4]) };
+    for message in [ahead, behind, snapshot.clone()] {
+        FeedState::apply(&mut state, message, TODAY).unwrap();
+        assert_eq!(state.as_ref().unwrap().as_of, later);
+    }
+    assert!(revoked(&state, 3) && revoked(&state, 4));
+    let older = FeedMessage { as_of: UnixMillis(before.0 - 1), ..snapshot };
+    assert_eq!(FeedState::apply(&mut state, older, TODAY), Err(ApplyError::Rollback));
+}
+
+#[test]
 fn a_delta_without_a_state_is_a_gap() {
     let mut state = None;
     assert_eq!(FeedState::apply(&mut state, delta(0, 1, &[1]), TODAY), Err(ApplyError::Gap));

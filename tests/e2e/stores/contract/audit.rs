@@ -11,6 +11,7 @@ on_every_backend!(
     events_are_found_by_what_they_say,
     who_follows_the_log_misses_no_event,
     what_is_past_its_time_is_dropped_part_by_part,
+    more_events_than_are_removed_at_once_are_removed,
     parts_can_be_prepared_while_events_come,
 );
 
@@ -130,6 +131,25 @@ async fn what_is_past_its_time_is_dropped_part_by_part(backend: &Backend) {
     assert_eq!(count(&store).await, 2);
     let left = store.audit(&AuditQuery::default(), 10).await.unwrap();
     assert!(left.iter().all(|record| record.at >= before));
+}
+
+async fn more_events_than_are_removed_at_once_are_removed(backend: &Backend) {
+    let store = backend.replica().await;
+    store.add_audit(&[event("late", Action::ALL[0], "alice")], &*backend.host).await.unwrap();
+    let numbers = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 11000)";
+    let audit = format!(
+        "INSERT INTO audit (id, at, actor, action, target, outcome, detail) {numbers} \
+         SELECT 'e_' || i, i, 'early', 'login', 'alice', 'done', '' FROM n"
+    );
+    let logins = format!(
+        "INSERT INTO login_events (id, at, user_id, outcome) {numbers} SELECT 'l_' || i, i, 'u_gone', 'done' FROM n"
+    );
+    for statement in [audit, logins] {
+        backend.execute(backend.shards() - 1, &statement).await.unwrap();
+    }
+    assert_eq!(store.prune_audit(backend.now()).await.unwrap(), 22_000);
+    assert_eq!(store.prune_audit(backend.now()).await.unwrap(), 0);
+    assert_eq!(count(&store).await, 1);
 }
 
 async fn parts_can_be_prepared_while_events_come(backend: &Backend) {

@@ -91,7 +91,16 @@ async fn users_log_in_and_change_while_they_are_moved_to_three_databases() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_move_that_a_crash_cut_short_is_taken_up() {
-    let steps = ["move.noted", "move.disowned", "move.copied", "move.owned", "move.tidied", "move.settled"];
+    let steps = [
+        "move.noted",
+        "move.disowned",
+        "move.copied",
+        "move.owned",
+        "move.history_copied",
+        "move.history_brought",
+        "move.tidied",
+        "move.settled",
+    ];
     let backend = Backend::empty(Kind::Sharded).await;
     let [store, other] = backend.replicas::<2>().await;
     let mut users = 0;
@@ -131,9 +140,59 @@ async fn a_move_that_a_crash_cut_short_is_taken_up() {
         assert!(reused, "{step}: what was ended before the move is ended after it");
         everybody_is_in_one_place(&backend, users).await;
     }
+    assert_eq!(backend.sum("SELECT COUNT(*) FROM login_events").await, 2 * users, "each login once");
     assert_eq!(wishes(&backend).await, users);
     store.publish_outbox(&*backend.host).await.unwrap().unwrap();
     assert_eq!(wishes(&backend).await, 0, "wishes stay where they were made, and are found there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_move_that_fails_gives_the_slot_back_and_nobody_copies_over_it() {
+    let backend = Backend::empty(Kind::Sharded).await;
+    let store = backend.replica().await;
+    let user = add_user(&backend, &store, "alice").await;
+    let mut token = start(&backend, &store, &user.id).await.token;
+    let planned = SlotMove { slot: slot_of(&user.id), from: 0, to: 1 };
+    // Another mover sleeps between giving the slot up and copying it.
+    let sleepy_host = TestHost::new();
+    let sleepy = Store::open(&backend.place, LIMITS, sleepy_host.clone()).await.unwrap();
+    let (asleep, wake) = sleepy_host.wait_at("move.disowned");
+    let late = tokio::spawn(async move { sleepy.move_slot(planned).await });
+    tokio::task::block_in_place(|| asleep.recv().unwrap());
+    backend.execute(1, "ALTER TABLE devices RENAME TO devices_away").await.unwrap();
+    store.move_slot(planned).await.unwrap_err();
+    assert_eq!(backend.number(0, "SELECT COUNT(*) FROM owned_slots").await, 256, "it is given back");
+    token = child(&backend, &store, &token).await;
+    backend.execute(1, "ALTER TABLE devices_away RENAME TO devices").await.unwrap();
+    // It would copy what is written to meanwhile, and there would be two owners.
+    wake.send(()).unwrap();
+    let late = late.await.unwrap();
+    assert!(matches!(late, Err(StoreError::Changed)), "{late:?}");
+    token = child(&backend, &store, &token).await;
+    store.move_slot(planned).await.unwrap();
+    child(&backend, &store, &token).await;
+    everybody_is_in_one_place(&backend, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn users_with_more_rows_than_are_copied_at_once_are_moved_whole() {
+    let backend = Backend::empty(Kind::Sharded).await;
+    let store = backend.replica().await;
+    let user = add_user(&backend, &store, "alice").await;
+    let token = start(&backend, &store, &user.id).await.token;
+    let many = format!(
+        "INSERT INTO login_events SELECT 'l_' || n, n, '{id}', 'done', NULL, NULL FROM generate_series(1, 2500) AS n; \
+         INSERT INTO devices SELECT sha256(n::text::bytea), '{id}', n, n FROM generate_series(1, 2500) AS n",
+        id = user.id
+    );
+    backend.execute(0, &many).await.unwrap();
+    store.move_slot(SlotMove { slot: slot_of(&user.id), from: 0, to: 2 }).await.unwrap();
+    for (table, rows) in [("login_events", 2501), ("devices", 2500)] {
+        let rows_of = format!("SELECT COUNT(*) FROM {table} WHERE user_id = '{}'", user.id);
+        let (left, moved) = (backend.number(0, &rows_of).await, backend.number(2, &rows_of).await);
+        assert_eq!((left, moved), (0, rows), "{table}");
+    }
+    child(&backend, &store, &token).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

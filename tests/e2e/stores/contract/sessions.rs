@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use tollgate_issuer::refresh::RefreshToken;
 use tollgate_issuer::session::RefreshRefusal;
-use tollgate_issuer::store::{EndReason, RevocationOrder, Rotation, SESSIONS_MAX, StoreError, slot_of};
+use tollgate_issuer::store::{
+    EndReason, GENERATIONS_MAX, RevocationOrder, Rotation, SESSIONS_MAX, StoreError, slot_of,
+};
 use tollgate_shared::revocation::Dimension;
 use tollgate_shared::time::UnixSeconds;
 
@@ -13,7 +15,7 @@ use super::people::{
     GRACE_SECONDS, IDLE_SECONDS, LASTS_SECONDS, add_user, child, child_digest, cut_off, is_refused, is_reuse,
     rotate, rotate_as, start, start_with, wishes,
 };
-use crate::stores::backend::{Backend, at_once};
+use crate::stores::backend::{Backend, Kind, at_once};
 
 on_every_backend!(
     of_fifty_exchanges_at_once_there_is_one_child,
@@ -29,6 +31,8 @@ on_every_backend!(
     twenty_devices_are_remembered,
     a_session_is_ended_by_its_own_user,
     sessions_that_were_over_for_a_day_are_forgotten,
+    more_sessions_than_are_removed_at_once_are_forgotten_with_their_tokens,
+    of_the_tokens_of_a_session_the_last_hundred_are_known,
 );
 
 async fn of_fifty_exchanges_at_once_there_is_one_child(backend: &Backend) {
@@ -304,4 +308,52 @@ async fn sessions_that_were_over_for_a_day_are_forgotten(backend: &Backend) {
     assert_eq!(store.prune_sessions(UnixSeconds(backend.now().0 + 1)).await.unwrap(), 1);
     assert_eq!(backend.sum("SELECT COUNT(*) FROM refresh_tokens").await, 1);
     child(backend, &store, &session.token).await;
+}
+
+async fn more_sessions_than_are_removed_at_once_are_forgotten_with_their_tokens(backend: &Backend) {
+    let store = backend.replica().await;
+    let user = add_user(backend, &store, "alice").await;
+    let live = start(backend, &store, &user.id).await;
+    let now = backend.now().0;
+    let (over, before) = (now - 86_401, now - 200_000);
+    let mut rows = Vec::new();
+    // Ended, idle, and over: each way to be over is looked for.
+    for (way, (ended, idle, expires)) in
+        [(over.to_string(), now, now), ("NULL".to_owned(), over, now), ("NULL".to_owned(), now, over)]
+            .into_iter()
+            .enumerate()
+    {
+        rows.push(format!(
+            "INSERT INTO sessions (id, user_id, client_id, scope, created_at, last_used_at, last_issued_at, token_until, \
+             idle_until, expires_at, generation, ended_at) WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 \
+             FROM n WHERE i < 700) SELECT 's_{way}_' || i, 'u_gone', 'c', '', {before}, {before}, {before}, {before}, \
+             {idle}, {expires}, 0, CAST({ended} AS BIGINT) FROM n"
+        ));
+    }
+    for statement in rows {
+        backend.execute(0, &statement).await.unwrap();
+    }
+    let digest = if backend.kind == Kind::Sqlite { "randomblob(32)" } else { "sha256(id::bytea)" };
+    let nonce = if backend.kind == Kind::Sqlite { "zeroblob(16)" } else { "substr(sha256(''), 1, 16)" };
+    let tokens = format!(
+        "INSERT INTO refresh_tokens (digest, session_id, generation, nonce, created_at) \
+         SELECT {digest}, id, 0, {nonce}, {before} FROM sessions WHERE user_id = 'u_gone'"
+    );
+    assert_eq!(backend.execute(0, &tokens).await.unwrap(), 2_100);
+    assert_eq!(store.prune_sessions(backend.now()).await.unwrap(), 2_100);
+    assert_eq!(backend.sum("SELECT COUNT(*) FROM refresh_tokens").await, 1);
+    child(backend, &store, &live.token).await;
+}
+
+async fn of_the_tokens_of_a_session_the_last_hundred_are_known(backend: &Backend) {
+    let store = backend.replica().await;
+    let user = add_user(backend, &store, "alice").await;
+    let mut line = vec![start(backend, &store, &user.id).await.token];
+    for _ in 0..GENERATIONS_MAX {
+        line.push(child(backend, &store, line.last().unwrap()).await);
+    }
+    assert_eq!(backend.sum("SELECT COUNT(*) FROM refresh_tokens").await, GENERATIONS_MAX);
+    assert!(is_refused(backend, &store, &line[0]).await, "not known any more");
+    line.push(child(backend, &store, line.last().unwrap()).await);
+    assert!(is_reuse(backend, &store, &line[2]).await, "the oldest that is known");
 }
