@@ -10,12 +10,12 @@
 //! | --- | --- | --- |
 //! | client | one that was disabled, or whose secret was withdrawn, still authenticates | what it had is cut off in the database, which every check of a token reads; before something new is issued, [`App::confirmed_client`] asks the database |
 //! | role | a permission that was taken away can still be asked for | a token that has it keeps it anyway until it ends |
-//! | tenant | one that was disabled still looks enabled | as for clients; [`App::confirmed_tenant`] |
+//! | tenant | one that was disabled still looks enabled to its clients | as for clients; what is issued is refused with the cut-offs, [`Store::cut_off`] |
 //!
 //! Credentials of operators and edges, passwords, sessions, refresh tokens, cut-offs and keys are never kept.
 //!
 //! [`App::confirmed_client`]: crate::App::confirmed_client
-//! [`App::confirmed_tenant`]: crate::App::confirmed_tenant
+//! [`Store::cut_off`]: crate::store::Store::cut_off
 
 mod fact;
 mod fence;

@@ -47,6 +47,14 @@ pub struct Cli {
     command: Command,
 }
 
+impl Cli {
+    /// Whether it is the service that is to be run.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        matches!(self.command, Command::Serve(_))
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the service

@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::client::Client;
 use crate::oauth::scope::Scopes;
 use crate::oauth::token_response::TokenResponse;
-use crate::sessions::{SessionError, TokenFacts, lives_for};
+use crate::sessions::{CutOffReading, SessionError, TokenFacts, lives_for};
 use crate::store::{CutOffKeys, StartedSession, StoreError, TokenLife};
 
 impl App {
@@ -36,9 +36,7 @@ impl App {
             issuer: self.settings.issuer.as_str(),
             session: None,
         };
-        // Before the cut-offs are read: what is cut off after this instant covers the token.
-        let asked_at = self.host.seconds();
-        let cut_off = self.store.cut_off(keys).await?;
+        let CutOffReading { asked_at, cut_off } = self.read_cut_off(keys).await?;
         if cut_off.is_disabled {
             return Err(SessionError::Disabled);
         }

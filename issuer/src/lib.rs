@@ -23,6 +23,7 @@ pub mod config;
 pub mod credential;
 pub mod error;
 pub mod feed;
+pub mod huge_pages;
 pub mod import;
 pub mod keyring;
 pub mod keys;

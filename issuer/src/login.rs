@@ -18,8 +18,8 @@ use crate::clock::EntropyError;
 use crate::oauth::scope::{ScopeError, Scopes};
 use crate::oauth::token_response::TokenResponse;
 use crate::password::{Password, PasswordError, Rehash, Standing, StoredHash, Verdict};
-use crate::sessions::{SessionError, SessionStart, TRIES_MAX, device_digest};
-use crate::store::{StoreError, User, UserRecord, decoy_id};
+use crate::sessions::{CutOffReading, SessionError, SessionStart, TRIES_MAX, device_digest};
+use crate::store::{CutOffKeys, StoreError, User, UserRecord, decoy_id};
 use crate::throttle::{Admission, Alarm, Outcome, TooMany};
 
 /// What a login asks for, checked for length.
@@ -143,12 +143,12 @@ impl App {
         found: Option<UserRecord>,
         standing: Standing,
     ) -> Result<Login, LoginError> {
-        let LoginRequest { password, client, scope, device, device_token, address, .. } = request;
-        // Looked for whoever it is, and before the hash, so that the time tells nothing of either.
-        let tenant = found.as_ref().and_then(|found| found.user.tenant.as_deref()).unwrap_or_default();
-        let tenant_disabled = self.is_tenant_disabled(tenant).await?;
+        let LoginRequest { username, password, client, scope, device, device_token, address } = request;
+        // Read for whoever it is, and before the hash, so that the time tells nothing of either.
+        let mut reading = self.cut_off_of(found.as_ref(), &username, client).await?;
         let user_disabled = found.as_ref().is_none_or(|found| found.user.disabled);
-        let standing = if tenant_disabled || user_disabled { Standing::Refused } else { standing };
+        let refused = reading.cut_off.is_disabled || user_disabled;
+        let standing = if refused { Standing::Refused } else { standing };
         let stored = found.as_ref().and_then(|found| {
             let parsed = StoredHash::parse(&found.password_hash);
             // Whoever's it is gets the answer of a user that does not exist, after the same work.
@@ -173,6 +173,8 @@ impl App {
                 device_token: device_token.clone(),
                 scope,
                 address: Some(address),
+                reading,
+                event: Some(event_of(Some(&user.username), Some(&user.id), address)),
             };
             match self.start_session(start).await {
                 // A right that is given or taken at this very moment has the tokens made again.
@@ -183,8 +185,27 @@ impl App {
                 }
             }
             known = self.store.user(&user.id).await?.ok_or(LoginError::Refused)?;
+            reading = self.cut_off_of(Some(&known), &username, client).await?;
         }
         Err(LoginError::Store(StoreError::Contended))
+    }
+
+    /// What is cut off for a user, or for nobody.
+    async fn cut_off_of(
+        &self,
+        found: Option<&UserRecord>,
+        username: &str,
+        client: &Client,
+    ) -> Result<CutOffReading, StoreError> {
+        let decoy = decoy_id(username);
+        let keys = CutOffKeys {
+            subject: found.map_or(&decoy, |found| &found.user.id),
+            client: client.id.as_str(),
+            tenant: found.and_then(|found| found.user.tenant.as_deref()),
+            issuer: self.settings.issuer.as_str(),
+            session: None,
+        };
+        self.read_cut_off(keys).await
     }
 
     /// Hashes a password again that was right, by the parameters of now. One of all replicas does, once; for the others,
@@ -203,7 +224,8 @@ impl App {
         Ok(())
     }
 
-    /// Writes a login to the audit log, and what it brought to light.
+    /// Writes a login that was refused to the audit log, and what it brought to light. One that was not is there already,
+    /// with its session.
     async fn record(
         &self,
         username: Option<&str>,
@@ -211,18 +233,14 @@ impl App {
         result: &Result<Login, LoginError>,
         alarms: &[Alarm],
     ) -> Result<(), StoreError> {
-        let (actor, outcome) = match result {
-            Ok(login) => (format!("user {}", login.user.id), AuditOutcome::Done),
-            Err(LoginError::Refused | LoginError::Scope(_)) => ("anybody".to_owned(), AuditOutcome::Refused),
+        let mut events = match result {
+            Ok(_) => Vec::new(),
+            Err(LoginError::Refused | LoginError::Scope(_)) => {
+                vec![event_of(username, None, address).ended(AuditOutcome::Refused)]
+            }
             // Nobody was refused, and the store may be the reason.
             Err(_) => return Ok(()),
         };
-        let event = match username {
-            Some(username) => AuditEvent::done(&actor, Action::Login, username),
-            None => AuditEvent::done(&actor, Action::Login, "").saying("there is no such user"),
-        };
-        let event = event.ended(outcome);
-        let mut events = vec![event.from_address(Some(address))];
         for alarm in alarms {
             let what = match alarm {
                 Alarm::AddressSprays => "address",
@@ -232,6 +250,16 @@ impl App {
             let event = AuditEvent::done("issuer", Action::Spraying, what).from_address(Some(address));
             events.push(event);
         }
-        self.store.add_audit(&events, &*self.host).await
+        if events.is_empty() { Ok(()) } else { self.store.add_audit(&events, &*self.host).await }
     }
+}
+
+/// What the audit log says of a login: as whom, by whom if that is known, from where.
+fn event_of(username: Option<&str>, user_id: Option<&str>, address: IpAddr) -> AuditEvent {
+    let actor = user_id.map_or_else(|| "anybody".to_owned(), |id| format!("user {id}"));
+    let event = match username {
+        Some(username) => AuditEvent::done(&actor, Action::Login, username),
+        None => AuditEvent::done(&actor, Action::Login, "").saying("there is no such user"),
+    };
+    event.from_address(Some(address))
 }

@@ -9,10 +9,14 @@ use std::sync::Arc;
 use clap::Parser;
 use tollgate_issuer::cli::{Cli, run};
 use tollgate_issuer::clock::SystemHost;
+use tollgate_issuer::huge_pages::start_again_with_huge_pages;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
+    if cli.serves() {
+        start_again_with_huge_pages();
+    }
     // Names or values that are not Unicode cannot be settings of ours.
     let environment = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

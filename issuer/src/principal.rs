@@ -76,7 +76,7 @@ impl App {
             }
         };
         if let Some(tenant) = &principal.tenant
-            && self.is_tenant_disabled(tenant).await?
+            && self.store.tenant(tenant).await?.is_some_and(|(tenant, _)| tenant.disabled)
         {
             return Ok(None);
         }

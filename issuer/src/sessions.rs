@@ -47,6 +47,19 @@ pub struct SessionStart<'s> {
     pub scope: Scopes,
     /// From where the user logged in.
     pub address: Option<std::net::IpAddr>,
+    /// What is cut off for it.
+    pub reading: CutOffReading,
+    /// What the audit log says of it.
+    pub event: Option<AuditEvent>,
+}
+
+/// What was cut off, and an instant before that was read: a token that is dated so is covered by what is cut off later.
+#[derive(Debug, Clone, Copy)]
+pub struct CutOffReading {
+    /// The instant.
+    pub asked_at: UnixSeconds,
+    /// What was cut off.
+    pub cut_off: CutOff,
 }
 
 /// Why there are no tokens.
@@ -126,8 +139,9 @@ impl App {
         &self,
         start: SessionStart<'_>,
     ) -> Result<Option<(TokenResponse, Zeroizing<String>)>, SessionError> {
-        let SessionStart { user, password_changed_at, version, client, device, device_token, scope, address } =
+        let SessionStart { user, password_changed_at, version, client, device, device_token, scope, .. } =
             start;
+        let (CutOffReading { asked_at, cut_off }, address) = (start.reading, start.address);
         let address = address.map(|address| address.to_string());
         let id = new_id("s_", &*self.host)?;
         let refresh = RefreshToken::generate(slot_of(&user.id), &*self.host)?;
@@ -155,6 +169,9 @@ impl App {
             refresh: refresh.as_ref().map(|refresh| (refresh.digest(), nonce)),
             address: address.as_deref(),
             remember_device: Some(device_digest(&device_token)),
+            cut_off,
+            asked_at,
+            event: start.event.as_ref(),
         };
         let Some(dates) = self.store.start_session(&session, &*self.host).await? else { return Ok(None) };
         let facts = TokenFacts {
@@ -217,9 +234,7 @@ impl App {
             issuer: self.settings.issuer.as_str(),
             session: Some(&session.id),
         };
-        // Before the cut-offs are read: what is cut off after this instant covers the token.
-        let asked_at = self.host.seconds();
-        let cut_off = self.store.cut_off(keys).await?;
+        let CutOffReading { asked_at, cut_off } = self.read_cut_off(keys).await?;
         if cut_off.is_disabled {
             return Err(SessionError::Refused(RefreshRefusal::User));
         }
@@ -340,9 +355,10 @@ impl App {
         self.audit(actor.event(action, user_id).saying("all")).await
     }
 
-    /// Whether a tenant's users and clients are refused. One that does not exist refuses nobody.
-    pub(crate) async fn is_tenant_disabled(&self, tenant: &str) -> Result<bool, StoreError> {
-        Ok(self.confirmed_tenant(tenant).await?.is_some_and(|tenant| tenant.disabled))
+    /// What is cut off for whoever these are.
+    pub(crate) async fn read_cut_off(&self, keys: CutOffKeys<'_>) -> Result<CutOffReading, StoreError> {
+        let asked_at = self.host.seconds();
+        Ok(CutOffReading { asked_at, cut_off: self.store.cut_off(keys).await? })
     }
 
     /// Writes to the audit log.

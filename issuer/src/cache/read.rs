@@ -52,12 +52,4 @@ impl App {
     pub async fn cached_tenant(&self, id: &str) -> Result<Option<Arc<Tenant>>, StoreError> {
         self.cache.tenant(&self.store, id).await
     }
-
-    /// The tenant of this id as the database has it now: before something is issued that outlives the cache.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn confirmed_tenant(&self, id: &str) -> Result<Option<Tenant>, StoreError> {
-        Ok(self.store.tenant(id).await?.map(|(tenant, _)| tenant))
-    }
 }

@@ -27,12 +27,8 @@ impl Store {
     pub async fn add_audit(&self, events: &[AuditEvent], host: &dyn Host) -> Result<(), StoreError> {
         self.home
             .run(move || async move {
-                let mut write = self.home.write(&[Lock::Audit]).await?;
-                let mut last: Option<String> =
-                    sqlx::query_scalar("SELECT MAX(id) FROM audit").fetch_one(&mut *write).await?;
-                for event in events {
-                    last = Some(add(&mut write, last.as_deref(), event, host).await?);
-                }
+                let mut write = self.home.write(&[]).await?;
+                add_in(&self.home, &mut write, events, host).await?;
                 write.commit().await?;
                 Ok(())
             })
@@ -97,6 +93,27 @@ impl Store {
         }
         prepared
     }
+}
+
+/// Adds these events at the end of a transaction of the home database. The log's lock comes after all others that the
+/// transaction takes.
+pub(super) async fn add_in(
+    home: &Database,
+    write: &mut Tx,
+    events: impl IntoIterator<Item = &AuditEvent>,
+    host: &dyn Host,
+) -> Result<(), StoreError> {
+    let mut events = events.into_iter().peekable();
+    if events.peek().is_none() {
+        return Ok(());
+    }
+    home.lock(write, &[Lock::Audit]).await?;
+    let mut last: Option<String> =
+        sqlx::query_scalar("SELECT MAX(id) FROM audit").fetch_one(&mut **write).await?;
+    for event in events {
+        last = Some(add(write, last.as_deref(), event, host).await?);
+    }
+    Ok(())
 }
 
 /// Adds one event, within a transaction that has the log's lock, after the one with the id `last`. Tells its id.

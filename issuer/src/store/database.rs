@@ -146,7 +146,9 @@ impl Database {
         // Another process that writes is waited for, but not for longer than anybody waits for this one.
         let busy_millis = limits.timeout.as_millis();
         let pool = |connections| {
-            AnyPoolOptions::new().max_connections(connections).after_connect(move |connection, _| {
+            // There is no server that could have gone away.
+            let options = AnyPoolOptions::new().max_connections(connections).test_before_acquire(false);
+            options.after_connect(move |connection, _| {
                 Box::pin(async move {
                     let pragmas = format!(
                         "PRAGMA busy_timeout = {busy_millis}; PRAGMA journal_mode = WAL; \
@@ -204,6 +206,11 @@ impl Database {
         self.shard
     }
 
+    /// Whether it is the home database.
+    pub(super) fn is_home(&self) -> bool {
+        self.shard == 0
+    }
+
     /// A transaction that writes, alone with these until it ends.
     pub(super) async fn write(&self, locks: &[Lock<'_>]) -> Result<Tx, StoreError> {
         self.must_be_ready()?;
@@ -217,6 +224,14 @@ impl Database {
         };
         self.host.reached("write.begun");
         Ok(write)
+    }
+
+    /// Waits, within a transaction, until it is alone with these.
+    pub(super) async fn lock(&self, write: &mut Tx, locks: &[Lock<'_>]) -> Result<(), StoreError> {
+        match self.flavour {
+            Flavour::Sqlite => Ok(()),
+            Flavour::Postgres => lock_all(write, locks).await,
+        }
     }
 
     /// A transaction that sees the database as of its first statement.

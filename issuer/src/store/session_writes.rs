@@ -8,6 +8,7 @@ use super::cutoffs::Reach;
 use super::database::Tx;
 use super::outbox::{Wish, WishId, wish};
 use super::sessions::{EndReason, NewSession, StartedSession};
+use super::shards::slot_of;
 use super::{StoreError, signed, unsigned};
 use crate::audit::new_audit_id;
 use crate::clock::Host;
@@ -15,7 +16,7 @@ use crate::clock::Host;
 /// The most sessions of a user at once; the one that was used least lately gives way.
 pub const SESSIONS_MAX: i64 = 100;
 /// The most devices that are remembered of a user; the one that was seen least lately is forgotten.
-const DEVICES_MAX: i64 = 20;
+pub(super) const DEVICES_MAX: i64 = 20;
 
 /// A refresh token that is to be.
 #[derive(Debug, Clone, Copy)]
@@ -72,6 +73,39 @@ pub(super) async fn insert_leaf(
     .execute(&mut **write)
     .await?;
     Ok(())
+}
+
+/// How it is with a user who logs in.
+pub(super) struct Room {
+    /// The user's version; `None` when the user is disabled or gone, or has another password.
+    pub(super) version: Option<i64>,
+    /// How many sessions are not over.
+    pub(super) sessions: i64,
+    /// How many devices are known.
+    pub(super) devices: i64,
+}
+
+/// Asks for all of it at once. [`StoreError::Moving`] when the slot is not here.
+pub(super) async fn room(
+    write: &mut Tx,
+    session: &NewSession<'_>,
+    now: UnixSeconds,
+) -> Result<Room, StoreError> {
+    let row = sqlx::query(
+        "SELECT users.version AS version, (SELECT COUNT(*) FROM sessions WHERE user_id = $1 AND ended_at IS NULL \
+         AND idle_until > $4 AND expires_at > $4) AS live, (SELECT COUNT(*) FROM devices WHERE user_id = $1) AS known \
+         FROM owned_slots LEFT JOIN users ON users.id = $1 AND disabled = 0 AND password_changed_at = $2 \
+         WHERE owned_slots.slot = $3",
+    )
+    .bind(session.user_id)
+    .bind(signed(session.password_changed_at.0))
+    .bind(i64::from(slot_of(session.user_id)))
+    .bind(signed(now.0))
+    .fetch_optional(&mut **write)
+    .await?
+    .ok_or(StoreError::Moving)?;
+    let (sessions, devices) = (row.try_get("live")?, row.try_get("known")?);
+    Ok(Room { version: row.try_get("version")?, sessions, devices })
 }
 
 /// Makes room for one more session.
@@ -204,6 +238,11 @@ pub(super) async fn remember_device(
     .bind(signed(now.0))
     .execute(&mut **write)
     .await?;
+    Ok(())
+}
+
+/// Forgets the devices beyond those that may be known.
+pub(super) async fn forget_devices(write: &mut Tx, user_id: &str) -> Result<(), StoreError> {
     sqlx::query(
         "DELETE FROM devices WHERE user_id = $1 AND digest NOT IN \
          (SELECT digest FROM devices WHERE user_id = $1 ORDER BY seen_at DESC, digest LIMIT $2)",

@@ -4,12 +4,17 @@ use sqlx::Row as _;
 use sqlx::any::AnyRow;
 use tollgate_shared::time::UnixSeconds;
 
-use super::cutoffs::CutOffKeys;
-use super::database::Database;
+use super::audit::add_in;
+use super::cutoffs::CutOff;
+use super::database::{Database, Lock};
 use super::outbox::Wished;
-use super::session_writes::{displace, end, end_all, insert, note_login, remember_device};
+use super::session_writes::{
+    DEVICES_MAX, SESSIONS_MAX, displace, end, end_all, forget_devices, insert, note_login, remember_device,
+    room,
+};
 use super::shards::slot_of;
 use super::{Store, StoreError, signed, unsigned};
+use crate::audit::AuditEvent;
 use crate::clock::Host;
 use crate::session::Family;
 
@@ -53,6 +58,12 @@ pub struct NewSession<'s> {
     pub address: Option<&'s str>,
     /// The digest of what the device is known by, from now on or already.
     pub remember_device: Option<[u8; 32]>,
+    /// What is cut off for it.
+    pub cut_off: CutOff,
+    /// An instant before that was read. The access token is dated so: what is cut off after that instant covers it.
+    pub asked_at: UnixSeconds,
+    /// What the audit log says of it.
+    pub event: Option<&'s AuditEvent>,
 }
 
 /// How long an access token lives.
@@ -180,7 +191,8 @@ impl SessionRecord {
 
 impl Store {
     /// Starts a session and dates its access token. `None` when the user, tenant or client was disabled or removed, or the
-    /// password changed, in the meantime.
+    /// password changed, in the meantime. The audit log has it when this returns: in the same transaction if the user is in
+    /// the home database, where the log is.
     ///
     /// # Errors
     /// [`StoreError::Changed`] when the rights are of another version than the user's.
@@ -189,48 +201,46 @@ impl Store {
         session: &NewSession<'_>,
         host: &dyn Host,
     ) -> Result<Option<StartedSession>, StoreError> {
-        let keys = CutOffKeys {
-            subject: session.user_id,
-            client: session.client,
-            tenant: session.tenant,
-            issuer: session.issuer,
-            session: None,
-        };
-        // Before the cut-offs are read: what is cut off after this instant covers the token.
-        let asked_at = host.seconds();
-        let cut_off = self.cut_off(keys).await?;
+        let (asked_at, cut_off, slot) = (session.asked_at, session.cut_off, slot_of(session.user_id));
         if cut_off.is_disabled {
             return Ok(None);
         }
         let operation = move |database: Database| async move {
-            let mut write = database.write_user(session.user_id).await?;
-            let version: Option<i64> = sqlx::query_scalar(
-                "SELECT version FROM users WHERE id = $1 AND disabled = 0 AND password_changed_at = $2",
-            )
-            .bind(session.user_id)
-            .bind(signed(session.password_changed_at.0))
-            .fetch_optional(&mut *write)
-            .await?;
-            let Some(version) = version else { return Ok(None) };
+            // Whether the slot is here is asked with the user.
+            let mut write = database.write(&[Lock::SlotUse(slot), Lock::User(session.user_id)]).await?;
+            let room = room(&mut write, session, asked_at).await?;
+            let Some(version) = room.version else { return Ok(None) };
             if session.version.is_some_and(|expected| signed(expected) != version) {
                 return Err(StoreError::Changed);
             }
             let expires_at_max = session.life.expires_at_max.min(asked_at.plus(session.lasts_seconds));
             let life = TokenLife { expires_at_max, ..session.life };
             let dates = StartedSession::dated(asked_at, cut_off.issued_before, life);
-            displace(&mut write, session.user_id, dates.issued_at, host).await?;
+            if room.sessions >= SESSIONS_MAX {
+                displace(&mut write, session.user_id, dates.issued_at, host).await?;
+            }
             insert(&mut write, session, dates).await?;
             host.reached("login.session_written");
             if let Some(digest) = session.remember_device {
                 remember_device(&mut write, session.user_id, digest, dates.issued_at).await?;
+                if room.devices >= DEVICES_MAX {
+                    forget_devices(&mut write, session.user_id).await?;
+                }
             }
             note_login(&mut write, session, dates, host).await?;
+            if database.is_home() {
+                add_in(&database, &mut write, session.event, host).await?;
+            }
             host.reached("login.before_commit");
             write.commit().await?;
             host.reached("login.committed");
-            Ok(Some(dates))
+            Ok(Some((dates, database.is_home())))
         };
-        self.shards.on_slot(slot_of(session.user_id), operation).await
+        let Some((dates, is_home)) = self.shards.on_slot(slot, operation).await? else { return Ok(None) };
+        if !is_home && let Some(event) = session.event {
+            self.add_audit(std::slice::from_ref(event), host).await?;
+        }
+        Ok(Some(dates))
     }
 
     /// Whether a user has this session and it is not over.

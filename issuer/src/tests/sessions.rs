@@ -350,14 +350,22 @@ async fn rights_that_changed_since_they_were_read_are_in_no_token() {
     let before = bench.app.store.user_named("alice").await.unwrap().unwrap();
     bench.alter("alice", |user| user.scopes = vec!["read".to_owned()]).await;
     let client = bench.app.confirmed_client("first-party").await.unwrap().unwrap();
-    let start = |version| SessionStart { version, ..start_of(&before, &client) };
-    let refused = bench.app.start_session(start(before.version)).await;
+    let refused = bench.app.start_session(start_of(&bench, &before, &client).await).await;
     let changed = crate::sessions::SessionError::Store(crate::store::StoreError::Changed);
     assert_eq!(refused.unwrap_err().to_string(), changed.to_string());
-    assert!(bench.app.start_session(start(before.version + 1)).await.unwrap().is_some());
+    let now = SessionStart { version: before.version + 1, ..start_of(&bench, &before, &client).await };
+    assert!(bench.app.start_session(now).await.unwrap().is_some());
 }
 
-fn start_of<'s>(known: &'s UserRecord, client: &'s Client) -> SessionStart<'s> {
+async fn start_of<'s>(bench: &Bench, known: &'s UserRecord, client: &'s Client) -> SessionStart<'s> {
+    let keys = crate::store::CutOffKeys {
+        subject: &known.user.id,
+        client: client.id.as_str(),
+        tenant: known.user.tenant.as_deref(),
+        issuer: bench.app.settings.issuer.as_str(),
+        session: None,
+    };
+    let reading = bench.app.read_cut_off(keys).await.unwrap();
     SessionStart {
         user: &known.user,
         password_changed_at: known.password_changed_at,
@@ -367,6 +375,8 @@ fn start_of<'s>(known: &'s UserRecord, client: &'s Client) -> SessionStart<'s> {
         device_token: None,
         scope: Scopes::parse("read write").unwrap(),
         address: None,
+        reading,
+        event: None,
     }
 }
 
@@ -380,18 +390,18 @@ async fn a_login_that_was_under_way_when_its_tenant_or_client_was_disabled_comes
     bench.confidential("backend").await;
     let known = bench.app.store.user_named("alice").await.unwrap().unwrap();
     let client = bench.app.confirmed_client("backend").await.unwrap().unwrap();
-    assert!(bench.app.start_session(start_of(&known, &client)).await.unwrap().is_some());
+    assert!(bench.app.start_session(start_of(&bench, &known, &client).await).await.unwrap().is_some());
     let disabled = Client { disabled: true, ..(*client).clone() };
     bench.app.store.change_client(&disabled, None, "test", &*bench.host).await.unwrap();
     bench.app.feed.publish_outbox().await.unwrap();
-    assert!(bench.app.start_session(start_of(&known, &client)).await.unwrap().is_none());
+    assert!(bench.app.start_session(start_of(&bench, &known, &client).await).await.unwrap().is_none());
     let own = bench.app.client_token(&client, None).await;
     assert!(matches!(own, Err(crate::sessions::SessionError::Disabled)));
     let client = bench.app.confirmed_client("first-party").await.unwrap().unwrap();
     let disabled = crate::store::Tenant { disabled: true, ..tenant };
     bench.app.store.change_tenant(&disabled, None, "test", &*bench.host).await.unwrap();
     bench.app.feed.publish_outbox().await.unwrap();
-    assert!(bench.app.start_session(start_of(&known, &client)).await.unwrap().is_none());
+    assert!(bench.app.start_session(start_of(&bench, &known, &client).await).await.unwrap().is_none());
 }
 
 #[tokio::test]

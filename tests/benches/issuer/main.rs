@@ -21,12 +21,14 @@ use clap::Parser as _;
 use std::sync::Arc;
 use tollgate_issuer::cli::{Cli, run};
 use tollgate_issuer::clock::SystemHost;
+use tollgate_issuer::huge_pages::start_again_with_huge_pages;
 
 const PARTS: [&str; 4] = ["logins", "memory", "oidc-provider", "refusals"];
 
 #[tokio::main]
 async fn main() -> Result<()> {
     if std::env::args().nth(1).is_some_and(|argument| argument == "serve") {
+        start_again_with_huge_pages();
         let environment = std::env::vars().collect();
         return Ok(run(
             Cli::parse(),

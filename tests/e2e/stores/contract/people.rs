@@ -66,7 +66,14 @@ pub(crate) async fn start_with(
     let host = &*backend.host;
     let id = new_id("s_", host).unwrap();
     let token = RefreshToken::generate(slot_of(user_id), host).unwrap();
+    let asked_at = backend.now();
+    let issuer = "https://issuer.test";
+    let keys = CutOffKeys { subject: user_id, client: "first-party", tenant: None, issuer, session: None };
+    let cut_off = store.cut_off(keys).await.unwrap();
     let session = NewSession {
+        cut_off,
+        asked_at,
+        event: None,
         id: &id,
         user_id,
         password_changed_at,
