@@ -16,7 +16,7 @@ use tollgate_shared::token::RustCrypto;
 use crate::admin::Actor;
 use crate::app::App;
 use crate::audit::{Action, AuditOutcome};
-use crate::client::Client;
+use crate::client::{Client, Grant};
 use crate::credential::{CredentialKind, Presented};
 use crate::error::{Refusal, defect};
 use crate::network::Peer;
@@ -25,7 +25,7 @@ use crate::oauth::client_auth::{AssertionUse, PresentedClient, VerifiedClient};
 use crate::oauth::error::OAuthError;
 use crate::oauth::form::Form;
 use crate::permission::{Permission, Permissions};
-use crate::store::{EdgeSeen, StoredCredential};
+use crate::store::{EdgeSeen, StoreError, StoredCredential};
 use crate::tokens::OwnToken;
 
 /// Where people log in.
@@ -250,13 +250,7 @@ impl App {
         path: &str,
     ) -> Result<Arc<Client>, OAuthError> {
         let presented = PresentedClient::read(headers, form)?;
-        // What is issued outlives a cache.
-        let known = if [TOKEN_PATH, LOGIN_PATH].contains(&path) {
-            self.confirmed_client(presented.id().as_str()).await
-        } else {
-            self.cached_client(presented.id().as_str()).await
-        };
-        let known = known.map_err(Refusal::from)?;
+        let known = self.client_at(path, &presented).await.map_err(Refusal::from)?;
         let endpoint = format!("{}{path}", self.settings.issuer.as_str());
         let audiences = self.metadata.assertion_audiences(&endpoint);
         let verified = presented.verify(known.as_deref(), self.host.seconds(), &audiences, &RustCrypto);
@@ -276,6 +270,29 @@ impl App {
             return Err(OAuthError::InvalidClient(presented.attempt()));
         }
         Ok(Arc::new(client.clone()))
+    }
+
+    /// What is known of a client that asks for something at this path. What is issued outlives a cache, so there the database
+    /// is asked; only a client that has nothing to prove, and may have logins, is compared with it by the login itself.
+    async fn client_at(
+        &self,
+        path: &str,
+        presented: &PresentedClient,
+    ) -> Result<Option<Arc<Client>>, StoreError> {
+        let id = presented.id().as_str();
+        match path {
+            TOKEN_PATH => self.confirmed_client(id).await,
+            LOGIN_PATH => {
+                let has_logins = |client: &Arc<Client>| {
+                    !client.auth.is_confidential() && !client.disabled && client.grants.has(Grant::Login)
+                };
+                match self.cached_client(id).await?.filter(has_logins) {
+                    Some(known) => Ok(Some(known)),
+                    None => self.confirmed_client(id).await,
+                }
+            }
+            _ => self.cached_client(id).await,
+        }
     }
 
     /// The person whose access token a request carries.

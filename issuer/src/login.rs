@@ -8,6 +8,7 @@
 //! locked or disabled account learns nothing from a right guess. Only who is let in sees anything else.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
@@ -146,6 +147,8 @@ impl App {
         let LoginRequest { username, password, client, scope, device, device_token, address } = request;
         // Read for whoever it is, and before the hash, so that the time tells nothing of either.
         let mut reading = self.cut_off_of(found.as_ref(), &username, client).await?;
+        let fresh = self.fresher(client, reading.cut_off.client_version).await?;
+        let client = fresh.as_deref().unwrap_or(client);
         let user_disabled = found.as_ref().is_none_or(|found| found.user.disabled);
         let refused = reading.cut_off.is_disabled || user_disabled;
         let standing = if refused { Standing::Refused } else { standing };
@@ -188,6 +191,20 @@ impl App {
             reading = self.cut_off_of(Some(&known), &username, client).await?;
         }
         Err(LoginError::Store(StoreError::Contended))
+    }
+
+    /// The client as the database has it, of this version, if what is known of it is older than that: it came from a cache
+    /// when it had nothing to prove.
+    async fn fresher(&self, known: &Client, version: Option<u64>) -> Result<Option<Arc<Client>>, LoginError> {
+        if version == Some(known.version) {
+            return Ok(None);
+        }
+        let fresh = self.confirmed_client(known.id.as_str()).await?;
+        let is_as_proven = |client: &Arc<Client>| {
+            let same_proof = client.auth.is_confidential() == known.auth.is_confidential();
+            same_proof && !client.disabled && client.grants.has(Grant::Login)
+        };
+        fresh.filter(is_as_proven).map(Some).ok_or(LoginError::Client)
     }
 
     /// What is cut off for a user, or for nobody.

@@ -108,28 +108,30 @@ pub(super) async fn add_in(
         return Ok(());
     }
     home.lock(write, &[Lock::Audit]).await?;
-    let mut last: Option<String> =
-        sqlx::query_scalar("SELECT MAX(id) FROM audit").fetch_one(&mut **write).await?;
+    let mut last = home.last_audit_id();
     for event in events {
-        last = Some(add(write, last.as_deref(), event, host).await?);
+        let mut id = new_audit_id(last.as_deref(), host)?;
+        // Most often the last event is one of this process. Another's may have a later id, also of a clock that is ahead.
+        while !add(write, &id, event, host).await? {
+            let others = sqlx::query_scalar("SELECT MAX(id) FROM audit").fetch_one(&mut **write).await?;
+            let others: Option<String> = others;
+            id = new_audit_id(others.as_deref(), host)?;
+        }
+        last = Some(id);
     }
+    // Should the transaction come to nothing, the next id is only later than it had to be.
+    home.set_last_audit_id(last);
     Ok(())
 }
 
-/// Adds one event, within a transaction that has the log's lock, after the one with the id `last`. Tells its id.
-async fn add(
-    write: &mut Tx,
-    last: Option<&str>,
-    event: &AuditEvent,
-    host: &dyn Host,
-) -> Result<String, StoreError> {
+/// Adds one event, within a transaction that has the log's lock, unless there is one with a later id. Tells whether it did.
+async fn add(write: &mut Tx, id: &str, event: &AuditEvent, host: &dyn Host) -> Result<bool, StoreError> {
     let AuditEvent { actor, action, target, outcome, address, detail } = event;
-    let id = new_audit_id(last, host)?;
-    sqlx::query(
+    let added = sqlx::query(
         "INSERT INTO audit (id, at, actor, action, target, outcome, address, detail) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+         SELECT $1, $2, $3, $4, $5, $6, $7, $8 WHERE NOT EXISTS (SELECT 1 FROM audit WHERE id >= $1)",
     )
-    .bind(&id)
+    .bind(id)
     .bind(signed(host.seconds().0))
     .bind(actor)
     .bind(action.name())
@@ -139,7 +141,7 @@ async fn add(
     .bind(detail)
     .execute(&mut **write)
     .await?;
-    Ok(id)
+    Ok(added.rows_affected() == 1)
 }
 
 async fn prune(database: &Database, before: UnixSeconds) -> Result<u64, StoreError> {

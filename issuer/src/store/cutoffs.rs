@@ -17,6 +17,8 @@ pub struct CutOff {
     /// Whether the client is disabled or gone, or the tenant disabled: nothing is issued then. Whatever is disabled after
     /// this instant comes with a cut-off that is later than it.
     pub is_disabled: bool,
+    /// The version of the client; `None` when it is disabled or gone.
+    pub client_version: Option<u64>,
 }
 
 /// By what a token can be cut off.
@@ -54,7 +56,7 @@ impl Store {
             .run(move || async move {
                 let row = sqlx::query(
                     "SELECT MAX(issued_before) AS issued_before, MAX(began_before) AS began_before, \
-                     (SELECT COUNT(*) FROM clients WHERE id = $2 AND disabled = 0) AS clients, \
+                     (SELECT version FROM clients WHERE id = $2 AND disabled = 0) AS client_version, \
                      (SELECT COUNT(*) FROM tenants WHERE id = $3 AND disabled = 1) AS disabled_tenants FROM cutoffs WHERE \
                      (dimension = 'subject' AND value = $1) OR (dimension = 'client' AND value = $2) OR \
                      (dimension = 'tenant' AND value = $3) OR (dimension = 'issuer' AND value = $4) OR \
@@ -68,12 +70,13 @@ impl Store {
                 .fetch_one(self.home.readers())
                 .await?;
                 let date = |date: Option<i64>| date.map(|date| UnixSeconds(unsigned(date)));
-                let (clients, disabled_tenants): (i64, i64) =
-                    (row.try_get("clients")?, row.try_get("disabled_tenants")?);
+                let client_version: Option<i64> = row.try_get("client_version")?;
+                let disabled_tenants: i64 = row.try_get("disabled_tenants")?;
                 Ok(CutOff {
                     issued_before: date(row.try_get("issued_before")?),
                     began_before: date(row.try_get("began_before")?),
-                    is_disabled: clients == 0 || disabled_tenants > 0,
+                    is_disabled: client_version.is_none() || disabled_tenants > 0,
+                    client_version: client_version.map(unsigned),
                 })
             })
             .await

@@ -9,7 +9,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -125,6 +125,8 @@ pub(super) struct Database {
     host: Arc<dyn Host>,
     /// A file in our own folder has none: there is nobody to be left alone.
     breaker: Option<SharedBreaker>,
+    /// The id of the last event that this process added to the audit log.
+    last_audit_id: Arc<Mutex<Option<String>>>,
 }
 
 impl Database {
@@ -164,7 +166,8 @@ impl Database {
         drop(alone);
         let readers = pool(READERS_MAX).connect_with(options).await.map_err(opened)?;
         let (flavour, ready) = (Flavour::Sqlite, Arc::new(OnceLock::from(())));
-        Ok(Self { shard: 0, flavour, ready, writer, readers, limits, host, breaker: None })
+        let last_audit_id = Arc::default();
+        Ok(Self { shard: 0, flavour, ready, writer, readers, limits, host, breaker: None, last_audit_id })
     }
 
     /// Does one operation, within the time it may take. One that lost against a concurrent one is done again.
@@ -204,6 +207,15 @@ impl Database {
 
     pub(super) fn shard(&self) -> usize {
         self.shard
+    }
+
+    /// The id of the last event that this process added to the audit log.
+    pub(super) fn last_audit_id(&self) -> Option<String> {
+        self.last_audit_id.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_last_audit_id(&self, id: Option<String>) {
+        *self.last_audit_id.lock().unwrap_or_else(PoisonError::into_inner) = id;
     }
 
     /// Whether it is the home database.

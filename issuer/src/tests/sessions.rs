@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::audit::AuditQuery;
-use crate::client::Client;
+use crate::client::{Client, Grant, Grants};
 use crate::oauth::scope::Scopes;
 use crate::sessions::SessionStart;
 use crate::store::{UserChange, UserRecord};
@@ -485,6 +485,35 @@ async fn a_client_that_can_prove_who_it_is_has_to_before_anybody_logs_in_to_it()
     // Who logs in to the first party's client may send whatever credential is left over.
     let plain = json!({ "username": "alice", "password": PASSWORD });
     assert_eq!(bench.post("/v1/login", Some("left-over"), &plain).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_public_client_that_changed_a_moment_ago_is_as_the_database_has_it() {
+    let bench = Bench::new().await;
+    let other = bench.another().await;
+    bench.user("alice").await;
+    let order = json!({ "id": "app", "name": "App", "grants": ["login", "refresh_token"] });
+    bench.post("/v1/admin/clients", Some(&bench.operator), &order).await;
+    let body = json!({ "username": "alice", "password": PASSWORD, "client_id": "app" });
+    let log_in = async || bench.post("/v1/login", None, &body).await;
+    assert_eq!(log_in().await.status, StatusCode::OK);
+    // Another process changes it; this one is not told.
+    let client = bench.app.store.client("app").await.unwrap().unwrap().0;
+    let change = async |client: &Client| {
+        other.store.change_client(client, None, "test", &*bench.host).await.unwrap();
+    };
+    change(&Client { grants: Grants::of(&[Grant::Login]), ..client.clone() }).await;
+    assert!(log_in().await.json().get("refresh_token").is_none(), "by what the client may now");
+    change(&Client { grants: Grants::of(&[Grant::ClientCredentials]), ..client.clone() }).await;
+    assert_eq!(log_in().await.status, StatusCode::BAD_REQUEST);
+    change(&client).await;
+    assert_eq!(log_in().await.status, StatusCode::OK);
+    change(&Client { disabled: true, ..client }).await;
+    assert_eq!(log_in().await.status, StatusCode::BAD_REQUEST);
+    assert_eq!(
+        log_in().await.json()["detail"].as_str().map(|detail| detail.starts_with("client_id")),
+        Some(true)
+    );
 }
 
 #[tokio::test]

@@ -134,6 +134,7 @@ impl Server {
             limits,
             host,
             breaker: Some(SharedBreaker::new(BREAKER)),
+            last_audit_id: Arc::default(),
         }
     }
 }
