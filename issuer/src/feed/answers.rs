@@ -84,8 +84,9 @@ impl<'a> Place<'a> {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut gates = self.answers.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // One is the map's, the other ours.
-        if Arc::strong_count(&self.gate) == 2 {
+        // Ours goes while nobody else can count: or two who leave at once would each take the other for one who stays.
+        drop(std::mem::take(&mut self.gate));
+        if gates.get(&self.after).is_some_and(|gate| Arc::strong_count(gate) == 1) {
             gates.remove(&self.after);
         }
     }

@@ -10,7 +10,8 @@ use crate::audit::{AuditEvent, AuditQuery, AuditRecord, new_audit_id};
 use crate::clock::Host;
 
 /// The tables that Postgres keeps in one part for each span.
-const PARTED: [&str; 2] = ["audit", "login_events"];
+/// A login writes to them in this order, and whoever takes both in another one would wait for it in a circle.
+const PARTED: [&str; 2] = ["login_events", "audit"];
 /// How long the span of a part is, in seconds: thirty days.
 const PART_SECONDS: u64 = 30 * 86_400;
 /// How many events are removed in one transaction.

@@ -14,7 +14,7 @@ pub struct CutOff {
     pub issued_before: Option<UnixSeconds>,
     /// Sessions that began before this are over.
     pub began_before: Option<UnixSeconds>,
-    /// Whether the client is disabled or gone, or the tenant disabled: nothing is issued then. Whatever is disabled after
+    /// Whether the client is disabled or gone, or the tenant or that of the client disabled: nothing is issued then. Whatever is disabled after
     /// this instant comes with a cut-off that is later than it.
     pub is_disabled: bool,
     /// The version of the client; `None` when it is disabled or gone.
@@ -57,7 +57,8 @@ impl Store {
                 let row = sqlx::query(
                     "SELECT MAX(issued_before) AS issued_before, MAX(began_before) AS began_before, \
                      (SELECT version FROM clients WHERE id = $2 AND disabled = 0) AS client_version, \
-                     (SELECT COUNT(*) FROM tenants WHERE id = $3 AND disabled = 1) AS disabled_tenants FROM cutoffs WHERE \
+                     (SELECT COUNT(*) FROM tenants WHERE disabled = 1 AND (id = $3 OR \
+                     id = (SELECT tenant FROM clients WHERE id = $2))) AS disabled_tenants FROM cutoffs WHERE \
                      (dimension = 'subject' AND value = $1) OR (dimension = 'client' AND value = $2) OR \
                      (dimension = 'tenant' AND value = $3) OR (dimension = 'issuer' AND value = $4) OR \
                      (dimension = 'session' AND value = $5)",

@@ -262,6 +262,11 @@ impl Database {
         &self.readers
     }
 
+    /// How long one operation may take.
+    pub(super) fn timeout(&self) -> Duration {
+        self.limits.timeout
+    }
+
     /// How many connections there may be at once.
     pub(super) fn connections_max(&self) -> usize {
         let connections = match self.flavour {

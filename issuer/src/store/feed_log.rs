@@ -13,6 +13,10 @@ use crate::config::{LIFETIME_SECONDS_MAX, SESSION_SECONDS_MAX, SLACK_SECONDS};
 /// How long a revoked key stays revoked: longer than anybody keeps it published.
 const KEY_UNTIL_SECONDS: u64 = 10 * 365 * 86_400;
 
+/// For so long a cut-off of a user is told at least: edges that know an API key of that user ask again for it then, also if the
+/// user has no token in force.
+const OWNER_SECONDS: u64 = 3_600;
+
 /// What is to be revoked. Dates are set when it is written, under the lock that orders it among logins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RevocationOrder {
@@ -204,6 +208,8 @@ pub(super) async fn revoke_in(
             // After the last token that it covers, which may be dated ahead of the clock.
             let longest = until(*dimension, issuer.as_deref(), now.max(latest.issued_at));
             let until = latest.until.map_or(longest, |last| longest.min(last.plus(SLACK_SECONDS)));
+            let until =
+                if *dimension == Dimension::Subject { until.max(now.plus(OWNER_SECONDS)) } else { until };
             if until.plus(RETENTION_SECONDS) < now {
                 // No edge would keep it: each of these tokens is over everywhere.
                 return Ok(Logged { position: last_position(write).await?, new: false });

@@ -205,6 +205,11 @@ impl Store {
     async fn bring_history(&self, planned: SlotMove) -> Result<bool, StoreError> {
         let SlotMove { slot, from, to } = planned;
         let (source, target) = (self.shards.at(from)?, self.shards.at(to)?);
+        // The locks of both in the order in which a slot is given back.
+        let mut copy = target.write(&[Lock::SlotUse(slot)]).await?;
+        if !owns(&mut copy, slot).await? {
+            return Err(StoreError::Changed);
+        }
         let mut write = source.write(&[Lock::SlotMove(slot)]).await?;
         self.must_be_on(planned).await?;
         let select = format!(
@@ -219,10 +224,6 @@ impl Store {
         for row in &rows {
             ids.push(row.try_get("id")?);
             records.push(row.try_get("row")?);
-        }
-        let mut copy = target.write(&[Lock::SlotUse(slot)]).await?;
-        if !owns(&mut copy, slot).await? {
-            return Err(StoreError::Changed);
         }
         insert_records(&mut copy, "login_events", &records).await?;
         copy.commit().await?;

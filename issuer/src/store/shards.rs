@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 use sqlx::Row as _;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::database::{Database, Lock, Tx};
 use super::{StoreError, unsigned};
@@ -22,12 +22,22 @@ const SLOT_SHARE: usize = 4;
 const LOOKS_MAX: u32 = 40;
 const LOOK_PAUSE: Duration = Duration::from_millis(50);
 
+/// Where a slot is, as far as is known.
+#[derive(Debug, Clone, Copy, Default)]
+struct Place {
+    shard: usize,
+    /// Where it is on its way to; it may be there already.
+    moving_to: Option<usize>,
+}
+
 /// The databases, and which of them has which slot.
 #[derive(Debug)]
 pub(super) struct Shards {
     /// Home is the first.
     databases: Vec<Database>,
-    map: RwLock<[usize; SLOTS]>,
+    map: RwLock<[Place; SLOTS]>,
+    /// How long one waits for a turn.
+    patience: Duration,
     /// For each slot, how many operations in it may have a connection at once: or who sends a hundred requests for one user,
     /// which wait for each other, would have all connections wait.
     turns: Vec<Semaphore>,
@@ -58,10 +68,12 @@ impl Shards {
         fill_in_slots(&mut write).await?;
         write.commit().await?;
         let turns = (home.connections_max() / SLOT_SHARE).max(1);
+        let patience = home.timeout();
         let mut databases = vec![home];
         databases.extend(others);
         let turns = (0..SLOTS).map(|_| Semaphore::new(turns)).collect();
-        let shards = Self { databases, map: RwLock::new([0; SLOTS]), turns };
+        let map = RwLock::new([Place::default(); SLOTS]);
+        let shards = Self { databases, map, patience, turns };
         shards.read_map().await?;
         Ok(shards)
     }
@@ -85,28 +97,42 @@ impl Shards {
         let home = self.home()?;
         let rows = home
             .run(move || async move {
-                Ok(sqlx::query("SELECT slot, shard FROM slots").fetch_all(home.readers()).await?)
+                let rows = sqlx::query("SELECT slot, shard, moving_to FROM slots").fetch_all(home.readers());
+                Ok(rows.await?)
             })
             .await?;
-        let mut map = [0; SLOTS];
+        let mut map = [Place::default(); SLOTS];
         for row in rows {
             let slot = usize::try_from(unsigned(row.try_get("slot")?)).unwrap_or(usize::MAX);
             let shard = usize::try_from(unsigned(row.try_get("shard")?)).unwrap_or(usize::MAX);
-            self.at(shard)?;
+            let moving_to: Option<i64> = row.try_get("moving_to")?;
+            let moving_to = moving_to.map(|shard| usize::try_from(unsigned(shard)).unwrap_or(usize::MAX));
+            for shard in [Some(shard), moving_to].into_iter().flatten() {
+                self.at(shard)?;
+            }
             if let Some(place) = map.get_mut(slot) {
-                *place = shard;
+                *place = Place { shard, moving_to };
             }
         }
         *self.map.write().unwrap_or_else(PoisonError::into_inner) = map;
         Ok(())
     }
 
-    fn database(&self, slot: u8) -> Result<&Database, StoreError> {
-        let shard = {
+    /// Where to look for a slot: where it is noted, and every other time where it is on its way to.
+    fn database(&self, slot: u8, looks: u32) -> Result<&Database, StoreError> {
+        let Place { shard, moving_to } = {
             let map = self.map.read().unwrap_or_else(PoisonError::into_inner);
             map.get(usize::from(slot)).copied().unwrap_or_default()
         };
-        self.at(shard)
+        self.at(if looks % 2 == 1 { moving_to.unwrap_or(shard) } else { shard })
+    }
+
+    /// A turn with the connections of a slot.
+    async fn turn(&self, slot: u8) -> Result<SemaphorePermit<'_>, StoreError> {
+        let turns = self.turns.get(usize::from(slot)).ok_or(StoreError::Corrupt("slots"))?;
+        let turn = tokio::time::timeout(self.patience, turns.acquire()).await;
+        // They are never closed.
+        turn.map_err(|_| StoreError::Timeout)?.map_err(|_| StoreError::Corrupt("slots"))
     }
 
     /// Does one operation on the database that has `slot`; once more when the slot turns out to be elsewhere.
@@ -118,15 +144,13 @@ impl Shards {
     where
         F: Future<Output = Result<T, StoreError>> + Send,
     {
-        let _turn = match self.turns.get(usize::from(slot)) {
-            // It is never closed.
-            Some(turns) => turns.acquire().await.ok(),
-            None => None,
-        };
         let mut looks = 0;
         loop {
-            let database = self.database(slot)?;
-            match database.run(|| operation(database.clone())).await {
+            let database = self.database(slot, looks)?;
+            let turn = self.turn(slot).await?;
+            let result = database.run(|| operation(database.clone())).await;
+            drop(turn);
+            match result {
                 Err(StoreError::Moving) if looks < LOOKS_MAX => {
                     looks += 1;
                     if looks > 1 {

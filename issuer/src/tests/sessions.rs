@@ -398,10 +398,18 @@ async fn a_login_that_was_under_way_when_its_tenant_or_client_was_disabled_comes
     let own = bench.app.client_token(&client, None).await;
     assert!(matches!(own, Err(crate::sessions::SessionError::Disabled)));
     let client = bench.app.confirmed_client("first-party").await.unwrap().unwrap();
+    let order = json!({ "id": "theirs", "name": "Theirs", "grants": ["login"], "tenant": "t1" });
+    bench.post("/v1/admin/clients", Some(&bench.operator), &order).await;
+    let theirs = bench.app.confirmed_client("theirs").await.unwrap().unwrap();
+    bench.user("bob").await;
+    let bob = bench.app.store.user_named("bob").await.unwrap().unwrap();
+    assert!(bench.app.start_session(start_of(&bench, &bob, &theirs).await).await.unwrap().is_some());
     let disabled = crate::store::Tenant { disabled: true, ..tenant };
     bench.app.store.change_tenant(&disabled, None, "test", &*bench.host).await.unwrap();
     bench.app.feed.publish_outbox().await.unwrap();
     assert!(bench.app.start_session(start_of(&bench, &known, &client).await).await.unwrap().is_none());
+    let of_the_client = bench.app.start_session(start_of(&bench, &bob, &theirs).await).await.unwrap();
+    assert!(of_the_client.is_none(), "the user is of no tenant, the client is");
 }
 
 #[tokio::test]

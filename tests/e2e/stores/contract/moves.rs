@@ -117,12 +117,10 @@ async fn a_move_that_a_crash_cut_short_is_taken_up() {
         // Whoever comes now is served or told to wait, and nothing is done twice.
         let meanwhile = other.user(&user.id).await;
         let moved = matches!(step, "move.settled");
-        let untouched = matches!(step, "move.noted");
+        let nowhere = matches!(step, "move.disowned" | "move.copied");
         match meanwhile {
-            Ok(known) => {
-                assert_eq!((known.unwrap().user.id, moved || untouched), (user.id.clone(), true), "{step}")
-            }
-            Err(error) => assert!(matches!(error, StoreError::Moving), "{step}: {error}"),
+            Ok(known) => assert_eq!((known.unwrap().user.id, nowhere), (user.id.clone(), false), "{step}"),
+            Err(error) => assert!(nowhere && matches!(error, StoreError::Moving), "{step}: {error}"),
         }
         match other.planned_moves().await.unwrap().first() {
             Some(begun) if !moved => {
@@ -170,6 +168,27 @@ async fn a_move_that_fails_gives_the_slot_back_and_nobody_copies_over_it() {
     assert!(matches!(late, Err(StoreError::Changed)), "{late:?}");
     token = child(&backend, &store, &token).await;
     store.move_slot(planned).await.unwrap();
+    child(&backend, &store, &token).await;
+    everybody_is_in_one_place(&backend, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn users_are_served_while_their_history_follows_them() {
+    let backend = Backend::empty(Kind::Sharded).await;
+    let store = backend.replica().await;
+    let user = add_user(&backend, &store, "alice").await;
+    let token = start(&backend, &store, &user.id).await.token;
+    let there = SlotMove { slot: slot_of(&user.id), from: 0, to: 1 };
+    let mover_host = TestHost::new();
+    let mover = Store::open(&backend.place, LIMITS, mover_host.clone()).await.unwrap();
+    let (copied, go_on) = mover_host.wait_at("move.history_brought");
+    let moving = tokio::spawn(async move { mover.move_slot(there).await });
+    tokio::task::block_in_place(|| copied.recv().unwrap());
+    assert!(store.user(&user.id).await.unwrap().is_some());
+    let token = child(&backend, &store, &token).await;
+    start(&backend, &store, &user.id).await;
+    go_on.send(()).unwrap();
+    moving.await.unwrap().unwrap();
     child(&backend, &store, &token).await;
     everybody_is_in_one_place(&backend, 1).await;
 }
