@@ -16,7 +16,7 @@ use tollgate_shared::token::RustCrypto;
 use crate::admin::Actor;
 use crate::app::App;
 use crate::audit::{Action, AuditOutcome};
-use crate::client::{Client, Grant};
+use crate::client::Client;
 use crate::credential::{CredentialKind, Presented};
 use crate::error::{Refusal, defect};
 use crate::network::Peer;
@@ -283,10 +283,8 @@ impl App {
         match path {
             TOKEN_PATH => self.confirmed_client(id).await,
             LOGIN_PATH => {
-                let has_logins = |client: &Arc<Client>| {
-                    !client.auth.is_confidential() && !client.disabled && client.grants.has(Grant::Login)
-                };
-                match self.cached_client(id).await?.filter(has_logins) {
+                let is_enough = |client: &Arc<Client>| !client.auth.is_confidential() && client.has_logins();
+                match self.cached_client(id).await?.filter(is_enough) {
                     Some(known) => Ok(Some(known)),
                     None => self.confirmed_client(id).await,
                 }

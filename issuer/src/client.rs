@@ -189,6 +189,12 @@ impl Grants {
 }
 
 impl Client {
+    /// Whether people can log in to it.
+    #[must_use]
+    pub fn has_logins(&self) -> bool {
+        !self.disabled && self.grants.has(Grant::Login)
+    }
+
     /// The client that is there from the beginning: public, for logins of people.
     #[must_use]
     pub fn first_party(plan: &str) -> Option<Self> {

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use crate::app::App;
 use crate::audit::{Action, AuditEvent, AuditOutcome};
-use crate::client::{Client, Grant};
+use crate::client::Client;
 use crate::clock::EntropyError;
 use crate::oauth::scope::{ScopeError, Scopes};
 use crate::oauth::token_response::TokenResponse;
@@ -93,7 +93,7 @@ impl App {
     /// # Errors
     /// See [`LoginError`].
     pub async fn log_in(&self, request: LoginRequest<'_>) -> Result<Login, LoginError> {
-        if !request.client.grants.has(Grant::Login) {
+        if !request.client.has_logins() {
             return Err(LoginError::Client);
         }
         let approach = self.throttle.approach(request.address, &request.username).await;
@@ -201,8 +201,7 @@ impl App {
         }
         let fresh = self.confirmed_client(known.id.as_str()).await?;
         let is_as_proven = |client: &Arc<Client>| {
-            let same_proof = client.auth.is_confidential() == known.auth.is_confidential();
-            same_proof && !client.disabled && client.grants.has(Grant::Login)
+            client.auth.is_confidential() == known.auth.is_confidential() && client.has_logins()
         };
         fresh.filter(is_as_proven).map(Some).ok_or(LoginError::Client)
     }

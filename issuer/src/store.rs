@@ -215,6 +215,11 @@ fn exists(error: sqlx::Error) -> StoreError {
     if taken { StoreError::Exists } else { StoreError::Database(error) }
 }
 
+/// Whether a change takes one of these roles or scopes away.
+fn lost(before: &[String], after: &[String]) -> bool {
+    before.iter().any(|name| !after.contains(name))
+}
+
 /// A list as it is kept: a JSON array of strings.
 fn list_to_json(list: &[String]) -> String {
     serde_json::Value::from(list).to_string()

@@ -157,11 +157,11 @@ impl IntoResponse for Introspection {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use axum::http::{StatusCode, header};
 
-    fn token() -> ActiveToken {
+    pub(crate) fn token() -> ActiveToken {
         ActiveToken {
             kind: TokenKind::Access,
             scope: "read".to_owned(),

@@ -11,7 +11,8 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::error::Refusal;
 use crate::oauth::error::{OAuthError, RequestFault};
-use crate::oauth::introspection::{ActiveToken, Introspection, TokenKind};
+use crate::oauth::introspection::tests::token;
+use crate::oauth::introspection::{ActiveToken, Introspection};
 use crate::oauth::scope::Scopes;
 use crate::oauth::token_response::TokenResponse;
 
@@ -140,23 +141,8 @@ fn agrees(shape: &str, most: &Value, least: &Value) {
 
 #[test]
 fn what_an_introspection_and_a_token_response_say_is_described() {
-    let token = ActiveToken {
-        kind: TokenKind::Access,
-        scope: "read".to_owned(),
-        client: Some("c".to_owned()),
-        username: Some("alice".to_owned()),
-        subject: "u_1".to_owned(),
-        audiences: vec!["api".to_owned()],
-        issuer: "https://issuer.test".to_owned(),
-        token_id: Some("j".to_owned()),
-        issued_at: Some(UnixSeconds(10)),
-        not_before: Some(UnixSeconds(10)),
-        expires_at: UnixSeconds(20),
-        session: Some("s_1".to_owned()),
-        tenant: Some("acme".to_owned()),
-        plan: Some("free".to_owned()),
-        roles: vec!["member".to_owned()],
-    };
+    let tenant = Some("acme".to_owned());
+    let token = ActiveToken { not_before: Some(UnixSeconds(10)), tenant, ..token() };
     let several = ActiveToken { audiences: vec!["a".to_owned(), "b".to_owned()], ..token.clone() };
     for token in [token, several] {
         let most = Introspection::Active(Box::new(token)).to_json();

@@ -13,7 +13,7 @@ use super::cutoffs::Reach;
 use super::database::{Lock, Tx};
 use super::outbox::{Wish, Wished, wish};
 use super::rights::{Revision, expect};
-use super::{Store, StoreError, exists, list_from_json, list_to_json, signed};
+use super::{Store, StoreError, exists, list_from_json, list_to_json, lost, signed};
 use crate::api_key::ApiKeyOwner;
 use crate::client::{Client, ClientAuthentication, ClientKeys, ClientSecret, Grants, client_id};
 use crate::clock::Host;
@@ -170,7 +170,6 @@ fn cut_off<'w>(id: &'w str, reach: Reach, reason: &'w str, actor: &'w str) -> Wi
 }
 
 fn takes_away(before: &Client, after: &Client) -> bool {
-    let lost = |before: &[String], after: &[String]| before.iter().any(|name| !after.contains(name));
     lost(&before.roles, &after.roles)
         || lost(&before.scopes, &after.scopes)
         || before.plan != after.plan

@@ -9,7 +9,7 @@ use super::session_writes::{cut_off_tokens, end_all};
 use super::sessions::EndReason;
 use super::shards::slot_of;
 use super::users::{User, UserChange, UserRecord, user_in};
-use super::{Store, StoreError, list_to_json, signed};
+use super::{Store, StoreError, list_to_json, lost, signed};
 use crate::clock::Host;
 
 /// For how long a process that will hash a password again is alone with that, in seconds.
@@ -127,7 +127,6 @@ impl Store {
 
 /// Whether a token issued before the change says more than the user may after it.
 fn takes_away(before: &User, after: &User) -> bool {
-    let lost = |before: &[String], after: &[String]| before.iter().any(|name| !after.contains(name));
     lost(&before.roles, &after.roles)
         || lost(&before.scopes, &after.scopes)
         || before.plan != after.plan
