@@ -2,6 +2,7 @@
 //! issuer, and foreign tokens by `jti`.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use crate::time::UnixSeconds;
 use crate::token::Claims;
@@ -90,10 +91,19 @@ struct Reach {
 }
 
 /// All cut-offs in force. Dimensions without any have no entry, so that the usual empty one costs no look-up.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub struct Cutoffs {
     by_dimension: BTreeMap<Dimension, BTreeMap<String, Vec<Reach>>>,
     count: usize,
+    /// Up to where the present look for expired ones has come; see [`Cutoffs::drop_expired`].
+    swept: Option<(Dimension, String)>,
+}
+
+/// How far a look for expired ones has come is not part of what is cut off.
+impl PartialEq for Cutoffs {
+    fn eq(&self, other: &Self) -> bool {
+        self.by_dimension == other.by_dimension
+    }
 }
 
 impl Cutoffs {
@@ -123,16 +133,72 @@ impl Cutoffs {
         self.by_dimension.iter().find_map(|(dimension, values)| covered(*dimension, values))
     }
 
-    /// Forgets the cut-offs whose last token expired before `horizon`.
-    pub fn drop_expired(&mut self, horizon: UnixSeconds) {
-        self.by_dimension.retain(|_, values| {
-            values.retain(|_, reaches| {
+    /// Forgets cut-offs whose last token expired before `horizon`, among at most `values_max` values: each call goes on where
+    /// the one before it stopped, and begins anew after the last. What is forgotten late does no harm; a look at all of
+    /// them at once would hold up who waits.
+    pub fn drop_expired(&mut self, horizon: UnixSeconds, values_max: usize) {
+        let mut left = values_max;
+        let mut from = self.swept.take();
+        for dimension in Dimension::ALL {
+            if from.as_ref().is_some_and(|(swept, _)| dimension < *swept) {
+                continue;
+            }
+            let after = from.take().filter(|(swept, _)| *swept == dimension).map(|(_, value)| value);
+            let Some(values) = self.by_dimension.get_mut(&dimension) else { continue };
+            let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+            let mut over: Vec<String> = Vec::new();
+            let mut last = None;
+            for (value, reaches) in values.range_mut::<String, _>((start, Bound::Unbounded)).take(left) {
+                left -= 1;
+                let before = reaches.len();
                 reaches.retain(|reach| reach.until >= horizon);
-                !reaches.is_empty()
-            });
-            !values.is_empty()
-        });
-        self.count = self.by_dimension.values().flat_map(BTreeMap::values).map(Vec::len).sum();
+                self.count -= before - reaches.len();
+                if reaches.is_empty() {
+                    over.push(value.clone());
+                }
+                last = Some(value);
+            }
+            let stopped = last.filter(|_| left == 0).cloned();
+            for value in &over {
+                values.remove(value);
+            }
+            if values.is_empty() {
+                self.by_dimension.remove(&dimension);
+            }
+            if left == 0 {
+                self.swept = stopped.map(|value| (dimension, value));
+                return;
+            }
+        }
+    }
+
+    /// Forgets at most `values_max` values, whatever they are; tells whether there are more.
+    pub fn discard(&mut self, values_max: usize) -> bool {
+        for _ in 0..values_max {
+            let Some(mut values) = self.by_dimension.first_entry() else { break };
+            if let Some((_, reaches)) = values.get_mut().pop_first() {
+                self.count -= reaches.len();
+            }
+            if values.get().is_empty() {
+                values.remove();
+            }
+        }
+        !self.by_dimension.is_empty()
+    }
+
+    /// All cut-offs, each value's of each issuer as one.
+    pub fn iter(&self) -> impl Iterator<Item = Cutoff> + '_ {
+        self.by_dimension.iter().flat_map(|(dimension, values)| {
+            values.iter().flat_map(|(value, reaches)| {
+                reaches.iter().map(|Reach { issuer, issued_before, until }| Cutoff {
+                    dimension: *dimension,
+                    issuer: issuer.clone(),
+                    value: value.clone(),
+                    issued_before: *issued_before,
+                    until: *until,
+                })
+            })
+        })
     }
 
     /// How many there are.
@@ -168,3 +234,6 @@ impl Reach {
         self.until = self.until.max(until);
     }
 }
+
+#[cfg(test)]
+mod tests;

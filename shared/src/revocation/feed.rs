@@ -2,6 +2,7 @@
 
 use super::cutoffs::{CUTOFFS_MAX, Cutoff};
 use super::index_set::{BlockExpiry, REVOKED_MAX, StatusIndex};
+use super::staging::PieceMark;
 use super::{RETENTION_SECONDS, RevocationSet};
 use crate::quota::Plan;
 use crate::time::{UnixMillis, UnixSeconds};
@@ -44,14 +45,13 @@ pub struct FeedMessage {
     pub epoch: Epoch,
     /// The position it leads to.
     pub to: Position,
-    /// The issuer's time: the message holds everything committed until then. It never goes back.
+    /// The end of the history when it was made, for who wants to know how much is left to ask for.
+    pub head: Position,
+    /// The issuer's time: what the message leads to holds everything up to `to` that was committed until then, and all
+    /// there is if `to` is `head`. It never goes back.
     pub as_of: UnixMillis,
-    /// Revoked indices.
+    /// What it changes.
     pub change: FeedChange,
-    /// Expiries of the blocks those indices lie in.
-    pub blocks: Vec<BlockExpiry>,
-    /// Cut-offs: those new since `from` in a delta, all in a snapshot.
-    pub cutoffs: Vec<Cutoff>,
     /// The issuer's JWK Set as JSON, when it changed; always in a snapshot.
     pub keys: Option<String>,
     /// Plans, when they changed; always in a snapshot.
@@ -61,18 +61,92 @@ pub struct FeedMessage {
 /// How a message relates to what an edge already has.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum FeedChange {
-    /// Adds to the state at exactly this position.
-    Delta {
-        /// That position.
-        from: Position,
-        /// Indices revoked since.
-        revoked: Vec<StatusIndex>,
-    },
-    /// Replaces the state.
+    /// Adds to the state at exactly one position.
+    Delta(Delta),
+    /// Replaces the state, by what its pieces hold together: see [`super::Staging`].
     Snapshot {
-        /// All revoked indices, ascending.
-        revoked: Vec<StatusIndex>,
+        /// The pieces, in order.
+        pieces: Vec<PieceMark>,
     },
+}
+
+/// What is new since a position.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Delta {
+    /// That position.
+    pub from: Position,
+    /// Indices revoked since.
+    pub revoked: Vec<StatusIndex>,
+    /// Expiries of the blocks those indices lie in.
+    pub blocks: Vec<BlockExpiry>,
+    /// Cut-offs made since.
+    pub cutoffs: Vec<Cutoff>,
+}
+
+/// A position of a history, and how late it was when it was reached: by this it is decided what may come next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Which history.
+    pub epoch: Epoch,
+    /// Where in it.
+    pub position: Position,
+    /// The issuer's time then.
+    pub as_of: UnixMillis,
+}
+
+impl FeedMessage {
+    /// Where it leads.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { epoch: self.epoch, position: self.to, as_of: self.as_of }
+    }
+}
+
+impl Place {
+    /// Decides whether `message` may follow on, or replace, what is at `current`.
+    ///
+    /// # Errors
+    /// See [`ApplyError`].
+    pub fn may_become(current: Option<Self>, message: &FeedMessage) -> Result<(), ApplyError> {
+        match (&message.change, current) {
+            (FeedChange::Delta(_), None) => Err(ApplyError::Gap),
+            (FeedChange::Delta(delta), Some(current)) => current.may_add(delta, message),
+            (FeedChange::Snapshot { .. }, None) => Ok(()),
+            (FeedChange::Snapshot { .. }, Some(current)) => {
+                // Time alone orders snapshots of different epochs; within one, the position does too.
+                let is_rollback = if current.epoch == message.epoch {
+                    message.to < current.position || is_older(message.as_of, current.as_of)
+                } else {
+                    message.as_of < current.as_of
+                };
+                if is_rollback { Err(ApplyError::Rollback) } else { Ok(()) }
+            }
+        }
+    }
+
+    fn may_add(self, delta: &Delta, message: &FeedMessage) -> Result<(), ApplyError> {
+        if message.epoch != self.epoch {
+            return Err(ApplyError::EpochChanged);
+        }
+        if message.to < delta.from {
+            return Err(ApplyError::Incomplete);
+        }
+        if message.to < self.position || is_older(message.as_of, self.as_of) {
+            return Err(ApplyError::Rollback);
+        }
+        if delta.from != self.position {
+            return Err(ApplyError::Gap);
+        }
+        Ok(())
+    }
+
+    /// The place that `message` leads to from here. The later of two times stays, so that an old message makes nothing
+    /// younger.
+    #[must_use]
+    pub fn after(current: Option<Self>, message: &FeedMessage) -> Self {
+        let place = message.place();
+        Self { as_of: current.map_or(place.as_of, |current| current.as_of.max(place.as_of)), ..place }
+    }
 }
 
 /// Why a message was not applied. The state is as it was.
@@ -87,7 +161,7 @@ pub enum ApplyError {
     /// It would lead to a lower position, or is older than what we have.
     #[error("older than the state in force")]
     Rollback,
-    /// A snapshot without keys or plans, or a delta whose positions run backwards.
+    /// A snapshot without keys, plans or all of its pieces, or a delta whose positions run backwards.
     #[error("message is incomplete")]
     Incomplete,
     /// Its key set cannot be used.
@@ -126,95 +200,50 @@ fn is_older(message: UnixMillis, state: UnixMillis) -> bool {
     message.0.saturating_add(REPLICA_SKEW_MILLIS) < state.0
 }
 
+/// For so many values each message has a look whether they are over.
+const SWEPT_VALUES_MAX: usize = 1024;
+
 impl FeedState {
-    /// The state after `message`; the first of all when `state` is `None`. An error leaves `state` as it was. What
-    /// expired by the issuer's clock *and* by ours, which shows `today`, is forgotten: a jump of one brings nothing back.
-    ///
-    /// # Errors
-    /// See [`ApplyError`].
-    pub fn apply(
-        state: &mut Option<Self>,
-        message: FeedMessage,
-        today: UnixSeconds,
-    ) -> Result<(), ApplyError> {
-        match message.change {
-            FeedChange::Delta { from, .. } => state.as_mut().ok_or(ApplyError::Gap)?.add(from, message)?,
-            FeedChange::Snapshot { .. } => *state = Some(Self::replace(state.as_ref(), message)?),
-        }
-        if let Some(state) = state {
-            let horizon = state.as_of.seconds().min(today).minus(RETENTION_SECONDS);
-            state.revoked.indices.drop_expired(horizon);
-            state.revoked.cutoffs.drop_expired(horizon);
-        }
-        Ok(())
+    /// Where it is.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        Place { epoch: self.epoch, position: self.position, as_of: self.as_of }
     }
 
-    /// Applies a delta. Everything that can fail is done before anything changes.
-    fn add(&mut self, from: Position, message: FeedMessage) -> Result<(), ApplyError> {
-        let (FeedChange::Delta { revoked, .. } | FeedChange::Snapshot { revoked }) = message.change;
-        if message.epoch != self.epoch {
-            return Err(ApplyError::EpochChanged);
-        }
-        if message.to < from {
+    /// Adds a delta. An error leaves the state as it was. What expired by the issuer's clock *and* by ours, which shows
+    /// `today`, is forgotten: a jump of one brings nothing back.
+    ///
+    /// # Errors
+    /// See [`ApplyError`]; a snapshot is [`ApplyError::Incomplete`] here.
+    pub fn add(&mut self, message: FeedMessage, today: UnixSeconds) -> Result<(), ApplyError> {
+        // Everything that can fail is done before anything changes.
+        Place::may_become(Some(self.place()), &message)?;
+        let place = Place::after(Some(self.place()), &message);
+        let FeedMessage { change: FeedChange::Delta(delta), keys, plans, .. } = message else {
             return Err(ApplyError::Incomplete);
-        }
-        if message.to < self.position || is_older(message.as_of, self.as_of) {
-            return Err(ApplyError::Rollback);
-        }
-        if from != self.position {
-            return Err(ApplyError::Gap);
-        }
-        let total = self.revoked.indices.len().saturating_add(revoked.len() as u64);
-        if total > u64::from(REVOKED_MAX) || self.revoked.cutoffs.len() + message.cutoffs.len() > CUTOFFS_MAX
-        {
+        };
+        let total = self.revoked.indices.len().saturating_add(delta.revoked.len() as u64);
+        if total > u64::from(REVOKED_MAX) || self.revoked.cutoffs.len() + delta.cutoffs.len() > CUTOFFS_MAX {
             return Err(ApplyError::TooLarge);
         }
-        let keys = message.keys.as_deref().map(|jwks| KeySet::from_jwks(jwks.as_bytes())).transpose()?;
-        self.position = message.to;
-        self.as_of = self.as_of.max(message.as_of);
-        self.revoked.indices.extend(revoked);
-        self.learn(message.blocks, message.cutoffs);
+        let keys = keys.as_deref().map(|jwks| KeySet::from_jwks(jwks.as_bytes())).transpose()?;
+        (self.position, self.as_of) = (place.position, place.as_of);
+        self.revoked.indices.extend(delta.revoked);
+        self.revoked.indices.learn_expiries(delta.blocks);
+        for cutoff in delta.cutoffs {
+            self.revoked.cutoffs.insert(cutoff);
+        }
         if let Some((keys, ignored)) = keys {
             self.keys = keys;
             self.ignored_keys = ignored;
         }
-        if let Some(plans) = message.plans {
+        if let Some(plans) = plans {
             self.plans = plans;
         }
+        let horizon = self.as_of.seconds().min(today).minus(RETENTION_SECONDS);
+        self.revoked.indices.drop_expired(horizon);
+        self.revoked.cutoffs.drop_expired(horizon, SWEPT_VALUES_MAX);
         Ok(())
-    }
-
-    fn replace(current: Option<&Self>, message: FeedMessage) -> Result<Self, ApplyError> {
-        let FeedMessage { epoch, to, as_of, change, blocks, cutoffs, keys, plans } = message;
-        let (FeedChange::Delta { revoked, .. } | FeedChange::Snapshot { revoked }) = change;
-        // Time alone orders snapshots of different epochs; within one, the position does too.
-        let is_rollback = |state: &Self| match state.epoch == epoch {
-            true => to < state.position || is_older(as_of, state.as_of),
-            false => as_of < state.as_of,
-        };
-        if current.is_some_and(is_rollback) {
-            return Err(ApplyError::Rollback);
-        }
-        let as_of = current.map_or(as_of, |state| state.as_of.max(as_of));
-        if revoked.len() as u64 > u64::from(REVOKED_MAX) || cutoffs.len() > CUTOFFS_MAX {
-            return Err(ApplyError::TooLarge);
-        }
-        let (Some(keys), Some(plans)) = (keys, plans) else {
-            return Err(ApplyError::Incomplete);
-        };
-        let (keys, ignored_keys) = KeySet::from_jwks(keys.as_bytes())?;
-        let mut set = RevocationSet::default();
-        set.indices.extend(revoked);
-        let mut state = Self { epoch, position: to, as_of, revoked: set, keys, ignored_keys, plans };
-        state.learn(blocks, cutoffs);
-        Ok(state)
-    }
-
-    fn learn(&mut self, blocks: Vec<BlockExpiry>, cutoffs: Vec<Cutoff>) {
-        self.revoked.indices.learn_expiries(blocks);
-        for cutoff in cutoffs {
-            self.revoked.cutoffs.insert(cutoff);
-        }
     }
 }
 

@@ -65,11 +65,23 @@ pub struct BlockExpiry {
 }
 
 /// Revoked indices and the expiry of the blocks they lie in.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub struct IndexSet {
     revoked: RoaringBitmap,
     blocks: BTreeMap<u16, UnixSeconds>,
+    /// No block expires before this; so that a look for expired ones is made only when there may be some.
+    first_expiry: Option<UnixSeconds>,
 }
+
+/// What is known of the past is not part of what a set is.
+impl PartialEq for IndexSet {
+    fn eq(&self, other: &Self) -> bool {
+        self.revoked == other.revoked && self.blocks == other.blocks
+    }
+}
+
+/// Of a block with fewer new indices than this they are added one by one: a bit for each index of the block costs more.
+const FEW: usize = 64;
 
 impl IndexSet {
     /// Whether this index is revoked.
@@ -83,16 +95,44 @@ impl IndexSet {
         self.revoked.extend(indices.into_iter().map(|index| index.0));
     }
 
+    /// Adds ascending indices, in no more memory than they need: a set that is extended one by one has up to twice of that.
+    pub fn extend_ascending(&mut self, indices: &[StatusIndex]) {
+        let mut added = RoaringBitmap::new();
+        let mut bits: Vec<u8> = Vec::new();
+        for of_block in indices.chunk_by(|one, next| one.block() == next.block()) {
+            let [first, ..] = of_block else { continue };
+            if of_block.len() < FEW {
+                added.extend(of_block.iter().map(|index| index.0));
+                continue;
+            }
+            let base = u32::from(first.block()) * BLOCK_INDICES;
+            bits.clear();
+            bits.resize(BLOCK_INDICES as usize / 8, 0);
+            for index in of_block {
+                let place = index.0 - base;
+                if let Some(byte) = bits.get_mut(place as usize / 8) {
+                    *byte |= 1 << (place % 8);
+                }
+            }
+            added |= RoaringBitmap::from_lsb0_bytes(base, &bits);
+        }
+        self.revoked |= added;
+    }
+
     /// Learns when blocks expire. A later date replaces an earlier one and never the reverse.
     pub fn learn_expiries(&mut self, expiries: impl IntoIterator<Item = BlockExpiry>) {
         for BlockExpiry { block, expires_at } in expiries {
             let known = self.blocks.entry(block).or_insert(expires_at);
             *known = (*known).max(expires_at);
+            self.first_expiry = Some(self.first_expiry.map_or(expires_at, |first| first.min(expires_at)));
         }
     }
 
     /// Drops every block that expired before `horizon`. A block whose expiry is not known is kept.
     pub fn drop_expired(&mut self, horizon: UnixSeconds) {
+        if self.first_expiry.is_none_or(|first| first >= horizon) {
+            return;
+        }
         let expired: Vec<u16> = self
             .blocks
             .iter()
@@ -104,6 +144,7 @@ impl IndexSet {
             let first = u32::from(block) * BLOCK_INDICES;
             self.revoked.remove_range(first..=first + (BLOCK_INDICES - 1));
         }
+        self.first_expiry = self.blocks.values().min().copied();
     }
 
     /// How many indices are revoked.
@@ -117,4 +158,18 @@ impl IndexSet {
     pub fn is_empty(&self) -> bool {
         self.revoked.is_empty()
     }
+
+    /// All revoked indices, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = StatusIndex> + '_ {
+        self.revoked.iter().map(StatusIndex)
+    }
+
+    /// When this block expires, if that is known.
+    #[must_use]
+    pub fn expiry(&self, block: u16) -> Option<BlockExpiry> {
+        self.blocks.get(&block).map(|expires_at| BlockExpiry { block, expires_at: *expires_at })
+    }
 }
+
+#[cfg(test)]
+mod tests;

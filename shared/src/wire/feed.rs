@@ -1,24 +1,29 @@
-//! The signed feed: one CBOR message in a COSE_Sign1 envelope (RFC 9052) under the feed key.
+//! The signed feed: one CBOR message in a COSE_Sign1 envelope (RFC 9052) under the feed key. A snapshot's pieces follow its
+//! envelope as they are; the message has the length and digest of each.
 //!
 //! *What comes in:* bytes from the network, a cache or a CDN. *What goes out:* a [`FeedMessage`] that the holder of the
-//! feed key wrote. *What an attacker gains if this is wrong:* the token keys, and with them every identity.
+//! feed key wrote, and pieces that it named. *What an attacker gains if this is wrong:* the token keys, and with them every
+//! identity.
 
 use coset::iana::Algorithm;
-use coset::{CoseSign1, CoseSign1Builder, HeaderBuilder, TaggedCborSerializable};
+use coset::{AsCborValue, CoseSign1, CoseSign1Builder, HeaderBuilder, TaggedCborSerializable};
 use ed25519_dalek::{Signature, VerifyingKey};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::gaps::{self, CodedGaps};
 use crate::quota::Plan;
 use crate::revocation::{
-    BlockExpiry, Cutoff, Dimension, Epoch, FeedChange, FeedMessage, Position, REVOKED_MAX, StatusIndex,
+    ApplyError, BlockExpiry, Cutoff, Delta, Dimension, Epoch, FeedChange, FeedMessage, FeedState, Piece,
+    PieceMark, Place, Position, REVOKED_MAX, RevocationSet, Staging, StatusIndex, pieces,
 };
 use crate::time::{UnixMillis, UnixSeconds};
 use crate::token::SigningKey;
 
 /// The media type of a feed message (RFC 9052 section 11.3).
 pub const MEDIA_TYPE: &str = "application/cose; cose-type=\"cose-sign1\"";
-/// A longer message is not read, in bytes. The most revocations there may be, however scattered, fit in.
+/// A longer body is not read, in bytes. The most revocations there may be, however scattered, fit in.
 pub const MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// The version of the message this code writes and reads.
 const VERSION: u64 = 1;
@@ -45,6 +50,21 @@ pub enum FeedDecodeError {
     Payload,
     #[error("message version or kind is not known")]
     Unknown,
+    #[error("what follows the envelope is not as long as the message says")]
+    Pieces,
+    #[error("piece is not the one that the message names")]
+    Digest,
+}
+
+/// The body of an answer, taken apart.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Opened<'b> {
+    /// What it says.
+    pub message: FeedMessage,
+    /// The envelope alone.
+    pub envelope: &'b [u8],
+    /// A snapshot's pieces, one after another, as long in all as the message says. None has been looked at.
+    pub pieces: &'b [u8],
 }
 
 impl TrustAnchor {
@@ -54,15 +74,45 @@ impl TrustAnchor {
         VerifyingKey::from_bytes(bytes).ok().filter(|key| !key.is_weak()).map(Self)
     }
 
-    /// Checks the signature of `envelope`, then decodes it.
+    /// Checks the signature of the envelope that `body` begins with, then decodes it.
     ///
     /// # Errors
     /// See [`FeedDecodeError`].
-    pub fn open(&self, envelope: &[u8]) -> Result<FeedMessage, FeedDecodeError> {
-        if envelope.len() > MESSAGE_BYTES_MAX {
+    pub fn open<'b>(&self, body: &'b [u8]) -> Result<Opened<'b>, FeedDecodeError> {
+        if body.len() > MESSAGE_BYTES_MAX {
             return Err(FeedDecodeError::TooLong);
         }
-        let signed = CoseSign1::from_tagged_slice(envelope).map_err(|_| FeedDecodeError::Envelope)?;
+        let mut pieces = body;
+        let item: ciborium::Value = read_one(&mut pieces).ok_or(FeedDecodeError::Envelope)?;
+        let envelope = body.get(..body.len() - pieces.len()).unwrap_or_default();
+        let message = self.message(item)?;
+        let marks = match &message.change {
+            FeedChange::Delta(_) => &[],
+            FeedChange::Snapshot { pieces } => pieces.as_slice(),
+        };
+        let whole = marks.iter().fold(0u64, |sum, mark| sum + u64::from(mark.size));
+        if whole != pieces.len() as u64 {
+            return Err(FeedDecodeError::Pieces);
+        }
+        Ok(Opened { message, envelope, pieces })
+    }
+
+    /// The same for an envelope without what follows it.
+    ///
+    /// # Errors
+    /// See [`FeedDecodeError`].
+    pub fn open_envelope(&self, envelope: &[u8]) -> Result<FeedMessage, FeedDecodeError> {
+        let mut rest = envelope;
+        let item = read_one(&mut rest).filter(|_| rest.is_empty()).ok_or(FeedDecodeError::Envelope)?;
+        self.message(item)
+    }
+
+    fn message(&self, item: ciborium::Value) -> Result<FeedMessage, FeedDecodeError> {
+        let signed = match item {
+            ciborium::Value::Tag(CoseSign1::TAG, inner) => CoseSign1::from_cbor_value(*inner).ok(),
+            _ => None,
+        };
+        let signed = signed.ok_or(FeedDecodeError::Envelope)?;
         let protected = &signed.protected.header;
         if protected.alg != Some(coset::RegisteredLabelWithPrivate::Assigned(Algorithm::EdDSA))
             || !protected.crit.is_empty()
@@ -74,9 +124,63 @@ impl TrustAnchor {
             self.0.verify_strict(message, &signature).map_err(|_| FeedDecodeError::Signature)
         })?;
         let payload = signed.payload.as_deref().ok_or(FeedDecodeError::Payload)?;
-        let wire = read_exactly(payload).ok_or(FeedDecodeError::Payload)?;
+        let wire: WireFeed = read_exactly(payload).ok_or(FeedDecodeError::Payload)?;
         FeedMessage::try_from(wire)
     }
+}
+
+/// Compares a piece with what the signed message says of it, then decodes it.
+///
+/// # Errors
+/// See [`FeedDecodeError`].
+pub fn open_piece(mark: &PieceMark, bytes: &[u8]) -> Result<Piece, FeedDecodeError> {
+    if bytes.len() as u64 != u64::from(mark.size) || <[u8; 32]>::from(Sha256::digest(bytes)) != mark.digest {
+        return Err(FeedDecodeError::Digest);
+    }
+    let wire: WirePiece = read_exactly(bytes).ok_or(FeedDecodeError::Payload)?;
+    Piece::try_from(wire)
+}
+
+/// Why a body changed nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+pub enum BodyError {
+    /// It could not be read.
+    #[error("{0}")]
+    Decode(#[from] FeedDecodeError),
+    /// It does not follow on the state.
+    #[error("{0}")]
+    Apply(#[from] ApplyError),
+}
+
+/// Takes in the body of an answer at once, and gives back what it said: for programs that nobody waits for. The filter, which
+/// requests wait for, takes in a snapshot piece by piece.
+///
+/// # Errors
+/// [`BodyError`]; the state is as it was.
+pub fn apply_body(
+    anchor: &TrustAnchor,
+    body: &[u8],
+    state: &mut Option<FeedState>,
+    today: UnixSeconds,
+) -> Result<FeedMessage, BodyError> {
+    let Opened { message, mut pieces, .. } = anchor.open(body)?;
+    match (&message.change, &mut *state) {
+        (FeedChange::Delta(_), Some(state)) => state.add(message.clone(), today)?,
+        (FeedChange::Delta(_), None) => return Err(ApplyError::Gap.into()),
+        (FeedChange::Snapshot { .. }, current) => {
+            let place = current.as_ref().map(FeedState::place);
+            let mut staging = Staging::begin(place, message.clone())?;
+            while let Some((_, mark)) = staging.next_piece() {
+                let (piece, rest) =
+                    pieces.split_at_checked(mark.size as usize).ok_or(FeedDecodeError::Pieces)?;
+                pieces = rest;
+                staging.take_in(open_piece(&mark, piece)?)?;
+            }
+            let as_of = Place::after(place, &message).as_of;
+            *state = Some(FeedState { as_of, ..staging.finish(today)? });
+        }
+    }
+    Ok(message)
 }
 
 /// Signs `message` with the feed key. `None` only if serialising failed, which is a defect of ours.
@@ -85,6 +189,41 @@ pub fn seal(message: &FeedMessage, key: &SigningKey) -> Option<Vec<u8>> {
     let mut payload = Vec::new();
     ciborium::into_writer(&WireFeed::from(message), &mut payload).ok()?;
     seal_payload(payload, key)
+}
+
+/// All of a state, to be sent as a snapshot.
+#[derive(Debug, Clone, Copy)]
+pub struct Snapshot<'s> {
+    /// Where it leads.
+    pub place: Place,
+    /// The end of the history now.
+    pub head: Position,
+    /// What is revoked.
+    pub revoked: &'s RevocationSet,
+    /// The JWK Set as JSON.
+    pub keys: &'s str,
+    /// The plans.
+    pub plans: &'s [Plan],
+}
+
+/// The body of an answer with all of a state, signed with the feed key. `None` only if serialising failed, or if it is more
+/// than [`MESSAGE_BYTES_MAX`].
+#[must_use]
+pub fn seal_snapshot(snapshot: Snapshot<'_>, key: &SigningKey) -> Option<Vec<u8>> {
+    let Snapshot { place: Place { epoch, position: to, as_of }, head, revoked, keys, plans } = snapshot;
+    let (mut marks, mut bodies) = (Vec::new(), Vec::new());
+    for piece in pieces(revoked) {
+        let start = bodies.len();
+        ciborium::into_writer(&WirePiece::from(&piece), &mut bodies).ok()?;
+        let bytes = bodies.get(start..)?;
+        let size = u32::try_from(bytes.len()).ok()?;
+        marks.push(PieceMark { size, digest: Sha256::digest(bytes).into() });
+    }
+    let change = FeedChange::Snapshot { pieces: marks };
+    let (keys, plans) = (Some(keys.to_owned()), Some(plans.to_vec()));
+    let mut body = seal(&FeedMessage { epoch, to, head, as_of, change, keys, plans }, key)?;
+    body.append(&mut bodies);
+    (body.len() <= MESSAGE_BYTES_MAX).then_some(body)
 }
 
 /// Signs bytes that need not be a message, for tests of what opening them does.
@@ -101,11 +240,14 @@ pub fn seal_payload(payload: Vec<u8>, key: &SigningKey) -> Option<Vec<u8>> {
         .ok()
 }
 
+/// Decodes the CBOR item that `bytes` begin with, and leaves what follows it.
+fn read_one<T: DeserializeOwned>(bytes: &mut &[u8]) -> Option<T> {
+    ciborium::de::from_reader_with_recursion_limit(bytes, 16).ok()
+}
+
 /// Decodes one CBOR item and nothing after it.
-fn read_exactly(payload: &[u8]) -> Option<WireFeed> {
-    let mut rest = payload;
-    let wire = ciborium::de::from_reader_with_recursion_limit(&mut rest, 16).ok()?;
-    rest.is_empty().then_some(wire)
+fn read_exactly<T: DeserializeOwned>(mut bytes: &[u8]) -> Option<T> {
+    read_one(&mut bytes).filter(|_| bytes.is_empty())
 }
 
 #[derive(Serialize, Deserialize)]
@@ -116,15 +258,17 @@ struct WireFeed {
     epoch: Vec<u8>,
     from: u64,
     to: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    head: Option<u64>,
     as_of: u64,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     revoked: Vec<u32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    set: Option<WireSet>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     blocks: Vec<(u16, u64)>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     cutoffs: Vec<WireCutoff>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pieces: Option<Vec<WireMark>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     keys: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -132,7 +276,21 @@ struct WireFeed {
 }
 
 #[derive(Serialize, Deserialize)]
+struct WireMark(u32, #[serde(with = "serde_bytes")] Vec<u8>);
+
+#[derive(Serialize, Deserialize)]
+struct WirePiece {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    set: Option<WireSet>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    blocks: Vec<(u16, u64)>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    cutoffs: Vec<WireCutoff>,
+}
+
+#[derive(Serialize, Deserialize)]
 struct WireSet {
+    base: u32,
     n: u32,
     p: u8,
     #[serde(with = "serde_bytes")]
@@ -159,31 +317,36 @@ struct WirePlan {
 
 impl From<&FeedMessage> for WireFeed {
     fn from(message: &FeedMessage) -> Self {
-        let FeedMessage { epoch, to, as_of, change, blocks, cutoffs, keys, plans } = message;
-        let (kind, from, revoked, set) = match change {
-            FeedChange::Delta { from, revoked } => {
-                ("delta", from.0, revoked.iter().map(|index| index.0).collect(), None)
-            }
-            FeedChange::Snapshot { revoked } => {
-                let CodedGaps { count, remainder_bits, bits } =
-                    gaps::encode(revoked.iter().map(|index| index.0));
-                ("snapshot", 0, Vec::new(), Some(WireSet { n: count, p: remainder_bits, bits }))
-            }
-        };
-        Self {
+        let FeedMessage { epoch, to, head, as_of, change, keys, plans } = message;
+        let mut wire = Self {
             v: VERSION,
-            kind: kind.to_owned(),
+            kind: "snapshot".to_owned(),
             epoch: epoch.0.to_vec(),
-            from,
+            from: 0,
             to: to.0,
+            head: (head != to).then_some(head.0),
             as_of: as_of.0,
-            revoked,
-            set,
-            blocks: blocks.iter().map(|block| (block.block, block.expires_at.0)).collect(),
-            cutoffs: cutoffs.iter().map(WireCutoff::from).collect(),
+            revoked: Vec::new(),
+            blocks: Vec::new(),
+            cutoffs: Vec::new(),
+            pieces: None,
             keys: keys.clone(),
             plans: plans.as_ref().map(|plans| plans.iter().map(WirePlan::from).collect()),
+        };
+        match change {
+            FeedChange::Delta(Delta { from, revoked, blocks, cutoffs }) => {
+                wire.kind = "delta".to_owned();
+                wire.from = from.0;
+                wire.revoked = revoked.iter().map(|index| index.0).collect();
+                wire.blocks = wire_blocks(blocks);
+                wire.cutoffs = cutoffs.iter().map(WireCutoff::from).collect();
+            }
+            FeedChange::Snapshot { pieces } => {
+                let mark = |mark: &PieceMark| WireMark(mark.size, mark.digest.to_vec());
+                wire.pieces = Some(pieces.iter().map(mark).collect());
+            }
         }
+        wire
     }
 }
 
@@ -191,38 +354,103 @@ impl TryFrom<WireFeed> for FeedMessage {
     type Error = FeedDecodeError;
 
     fn try_from(wire: WireFeed) -> Result<Self, FeedDecodeError> {
-        let WireFeed { v, kind, epoch, from, to, as_of, revoked, set, blocks, cutoffs, keys, plans } = wire;
+        let WireFeed { v, kind, epoch, from, to, head, as_of, revoked, blocks, cutoffs, pieces, keys, plans } =
+            wire;
         if v != VERSION {
             return Err(FeedDecodeError::Unknown);
         }
-        let change = match (kind.as_str(), set) {
-            ("delta", None) => {
-                let revoked = revoked.into_iter().map(StatusIndex).collect();
-                FeedChange::Delta { from: Position(from), revoked }
-            }
-            ("snapshot", Some(WireSet { n, p, bits })) => {
-                let coded = CodedGaps { count: n, remainder_bits: p, bits };
-                let mut revoked = Vec::new();
-                gaps::decode(&coded, REVOKED_MAX, |index| revoked.push(StatusIndex(index)))
-                    .ok_or(FeedDecodeError::Payload)?;
-                FeedChange::Snapshot { revoked }
-            }
+        let change = match (kind.as_str(), pieces) {
+            ("delta", None) => FeedChange::Delta(Delta {
+                from: Position(from),
+                revoked: revoked.into_iter().map(StatusIndex).collect(),
+                blocks: expiries(blocks),
+                cutoffs: cutoffs.into_iter().map(Cutoff::try_from).collect::<Result<_, _>>()?,
+            }),
+            // What revokes stands in the pieces; beside them it would be passed over.
+            ("snapshot", Some(marks)) if revoked.is_empty() && cutoffs.is_empty() => FeedChange::Snapshot {
+                pieces: marks.into_iter().map(PieceMark::try_from).collect::<Result<_, _>>()?,
+            },
             ("delta" | "snapshot", _) => return Err(FeedDecodeError::Payload),
             _ => return Err(FeedDecodeError::Unknown),
         };
-        let expiry = |(block, seconds)| BlockExpiry { block, expires_at: UnixSeconds(seconds) };
         let plans = plans.map(|plans| plans.into_iter().map(Plan::try_from).collect()).transpose()?;
         Ok(Self {
             epoch: Epoch(epoch.try_into().map_err(|_| FeedDecodeError::Payload)?),
             to: Position(to),
+            head: Position(head.unwrap_or(to).max(to)),
             as_of: UnixMillis(as_of),
             change,
-            blocks: blocks.into_iter().map(expiry).collect(),
-            cutoffs: cutoffs.into_iter().map(Cutoff::try_from).collect::<Result<_, _>>()?,
             keys,
             plans,
         })
     }
+}
+
+impl TryFrom<WireMark> for PieceMark {
+    type Error = FeedDecodeError;
+
+    fn try_from(WireMark(size, digest): WireMark) -> Result<Self, FeedDecodeError> {
+        Ok(Self { size, digest: digest.try_into().map_err(|_| FeedDecodeError::Payload)? })
+    }
+}
+
+impl From<&Piece> for WirePiece {
+    fn from(piece: &Piece) -> Self {
+        match piece {
+            Piece::Indices { revoked, blocks } => {
+                let base = revoked.first().map_or(0, |index| index.0);
+                let CodedGaps { count: n, remainder_bits: p, bits } =
+                    gaps::encode(base, revoked.iter().map(|index| index.0));
+                Self {
+                    set: Some(WireSet { base, n, p, bits }),
+                    blocks: wire_blocks(blocks),
+                    cutoffs: Vec::new(),
+                }
+            }
+            Piece::Cutoffs(cutoffs) => Self {
+                set: None,
+                blocks: Vec::new(),
+                cutoffs: cutoffs.iter().map(WireCutoff::from).collect(),
+            },
+        }
+    }
+}
+
+impl TryFrom<WirePiece> for Piece {
+    type Error = FeedDecodeError;
+
+    fn try_from(wire: WirePiece) -> Result<Self, FeedDecodeError> {
+        let WirePiece { set, blocks, cutoffs } = wire;
+        match set {
+            Some(WireSet { base, n, p, bits }) if cutoffs.is_empty() => {
+                // A gap takes more than no bit, so that a short piece cannot ask for much memory.
+                let count_max = u64::from(REVOKED_MAX).min(bits.len() as u64 * 8);
+                let coded = CodedGaps { count: n, remainder_bits: p, bits };
+                let mut revoked = Vec::new();
+                gaps::decode(&coded, base, u32::try_from(count_max).unwrap_or(REVOKED_MAX), |index| {
+                    revoked.push(StatusIndex(index));
+                })
+                .ok_or(FeedDecodeError::Payload)?;
+                Ok(Self::Indices { revoked, blocks: expiries(blocks) })
+            }
+            None if blocks.is_empty() => {
+                let cutoffs = cutoffs.into_iter().map(Cutoff::try_from).collect::<Result<_, _>>()?;
+                Ok(Self::Cutoffs(cutoffs))
+            }
+            Some(_) | None => Err(FeedDecodeError::Payload),
+        }
+    }
+}
+
+fn wire_blocks(blocks: &[BlockExpiry]) -> Vec<(u16, u64)> {
+    blocks.iter().map(|block| (block.block, block.expires_at.0)).collect()
+}
+
+fn expiries(blocks: Vec<(u16, u64)>) -> Vec<BlockExpiry> {
+    blocks
+        .into_iter()
+        .map(|(block, seconds)| BlockExpiry { block, expires_at: UnixSeconds(seconds) })
+        .collect()
 }
 
 impl From<&Cutoff> for WireCutoff {

@@ -8,7 +8,7 @@ use super::*;
 use crate::revocation::{BLOCK_INDICES, Dimension};
 use crate::time::UnixSeconds;
 use crate::token::SigningKey;
-use crate::wire::feed::{FeedDecodeError, TrustAnchor, seal};
+use crate::wire::feed::{BodyError, FeedDecodeError, Snapshot, TrustAnchor, apply_body, seal, seal_snapshot};
 
 const EPOCH: Epoch = Epoch([7; 16]);
 /// Our own date, later than all that these tests are about.
@@ -18,34 +18,64 @@ fn jwks() -> String {
     serde_json::json!({ "keys": [SigningKey::from_seed(&[1; 32]).public_jwk()] }).to_string()
 }
 
-fn snapshot(to: u64, revoked: &[u32]) -> FeedMessage {
-    FeedMessage {
-        epoch: EPOCH,
-        to: Position(to),
-        as_of: UnixMillis(1_000_000 + to),
-        change: FeedChange::Snapshot { revoked: revoked.iter().copied().map(StatusIndex).collect() },
-        blocks: Vec::new(),
-        cutoffs: Vec::new(),
-        keys: Some(jwks()),
-        plans: Some(Plan::defaults()),
+/// What the issuer says next: a body under its key.
+#[derive(Debug, Clone)]
+enum Said {
+    Snapshot { epoch: Epoch, to: u64, as_of: u64, set: RevocationSet },
+    Message(Box<FeedMessage>),
+}
+
+impl Said {
+    fn apply(self, state: &mut Option<FeedState>, today: UnixSeconds) -> Result<(), ApplyError> {
+        let key = SigningKey::from_seed(&[3; 32]);
+        let anchor = TrustAnchor::new(&key.public_bytes()).unwrap();
+        let body = match self {
+            Self::Message(message) => seal(&message, &key),
+            Self::Snapshot { epoch, to, as_of, set } => {
+                let (to, as_of) = (Position(to), UnixMillis(as_of));
+                let place = Place { epoch, position: to, as_of };
+                let (keys, plans) = (jwks(), Plan::defaults());
+                seal_snapshot(Snapshot { place, head: to, revoked: &set, keys: &keys, plans: &plans }, &key)
+            }
+        };
+        match apply_body(&anchor, &body.unwrap(), state, today) {
+            Ok(_) => Ok(()),
+            Err(BodyError::Apply(error)) => Err(error),
+            Err(BodyError::Decode(error)) => panic!("{error}"),
+        }
     }
 }
 
-fn delta(from: u64, to: u64, revoked: &[u32]) -> FeedMessage {
+fn snapshot(to: u64, revoked: &[u32]) -> Said {
+    let mut set = RevocationSet::default();
+    set.indices.extend(revoked.iter().copied().map(StatusIndex));
+    Said::Snapshot { epoch: EPOCH, to, as_of: 1_000_000 + to, set }
+}
+
+fn message(from: u64, to: u64, revoked: &[u32]) -> FeedMessage {
+    let revoked = revoked.iter().copied().map(StatusIndex).collect();
     FeedMessage {
-        change: FeedChange::Delta {
-            from: Position(from),
-            revoked: revoked.iter().copied().map(StatusIndex).collect(),
-        },
+        epoch: EPOCH,
+        to: Position(to),
+        head: Position(to),
+        as_of: UnixMillis(1_000_000 + to),
+        change: FeedChange::Delta(Delta { from: Position(from), revoked, ..Delta::default() }),
         keys: None,
         plans: None,
-        ..snapshot(to, &[])
     }
+}
+
+fn delta(from: u64, to: u64, revoked: &[u32]) -> Said {
+    Said::Message(Box::new(message(from, to, revoked)))
+}
+
+fn said(message: FeedMessage) -> Said {
+    Said::Message(Box::new(message))
 }
 
 fn state_at(to: u64, revoked: &[u32]) -> Option<FeedState> {
     let mut state = None;
-    FeedState::apply(&mut state, snapshot(to, revoked), TODAY).unwrap();
+    snapshot(to, revoked).apply(&mut state, TODAY).unwrap();
     state
 }
 
@@ -56,18 +86,19 @@ fn revoked(state: &Option<FeedState>, index: u32) -> bool {
 #[test]
 fn deltas_apply_in_sequence() {
     let mut state = state_at(5, &[1]);
-    FeedState::apply(&mut state, delta(5, 7, &[2, 70_000]), TODAY).unwrap();
-    FeedState::apply(&mut state, delta(7, 7, &[]), TODAY).unwrap();
+    delta(5, 7, &[2, 70_000]).apply(&mut state, TODAY).unwrap();
+    delta(7, 7, &[]).apply(&mut state, TODAY).unwrap();
     assert!(revoked(&state, 1) && revoked(&state, 2) && revoked(&state, 70_000) && !revoked(&state, 3));
     assert_eq!(state.unwrap().position, Position(7));
 }
 
 #[test]
 fn what_does_not_follow_changes_nothing() {
-    let other_epoch = FeedMessage { epoch: Epoch([8; 16]), ..delta(5, 6, &[9]) };
-    let without_keys = FeedMessage { keys: None, ..snapshot(9, &[9]) };
-    let bad_keys = FeedMessage { keys: Some("{\"keys\":[]}".to_owned()), ..delta(5, 6, &[9]) };
-    let older_time = FeedMessage { as_of: UnixMillis(1), ..delta(5, 6, &[9]) };
+    let other_epoch = said(FeedMessage { epoch: Epoch([8; 16]), ..message(5, 6, &[9]) });
+    let pieces = FeedChange::Snapshot { pieces: Vec::new() };
+    let without_keys = said(FeedMessage { change: pieces, ..message(9, 9, &[]) });
+    let bad_keys = said(FeedMessage { keys: Some("{\"keys\":[]}".to_owned()), ..message(5, 6, &[9]) });
+    let older_time = said(FeedMessage { as_of: UnixMillis(1), ..message(5, 6, &[9]) });
     for (message, error) in [
         (delta(6, 8, &[9]), ApplyError::Gap),
         (delta(4, 6, &[9]), ApplyError::Gap),
@@ -80,7 +111,7 @@ fn what_does_not_follow_changes_nothing() {
         (older_time, ApplyError::Rollback),
     ] {
         let mut state = state_at(5, &[1]);
-        assert_eq!(FeedState::apply(&mut state, message, TODAY), Err(error));
+        assert_eq!(message.apply(&mut state, TODAY), Err(error));
         assert!(revoked(&state, 1) && !revoked(&state, 9));
         assert_eq!(state.as_ref().unwrap().position, Position(5));
         assert_eq!(state.unwrap().keys.len(), 1);
@@ -92,30 +123,31 @@ fn a_replica_whose_clock_is_behind_is_followed_and_makes_nothing_younger() {
     let mut state = state_at(5, &[1]);
     let before = state.as_ref().unwrap().as_of;
     let later = UnixMillis(before.0 + REPLICA_SKEW_MILLIS);
-    let ahead = FeedMessage { as_of: later, ..delta(5, 6, &[2]) };
-    let behind = FeedMessage { as_of: before, ..delta(6, 7, &[3]) };
-    let snapshot = FeedMessage { as_of: before, ..snapshot(7, &[1, 2, 3, 4]) };
-    for message in [ahead, behind, snapshot.clone()] {
-        FeedState::apply(&mut state, message, TODAY).unwrap();
+    let ahead = said(FeedMessage { as_of: later, ..message(5, 6, &[2]) });
+    let behind = said(FeedMessage { as_of: before, ..message(6, 7, &[3]) });
+    let Said::Snapshot { set, .. } = snapshot(7, &[1, 2, 3, 4]) else { panic!("a snapshot") };
+    let snapshot = |as_of| Said::Snapshot { epoch: EPOCH, to: 7, as_of, set: set.clone() };
+    for message in [ahead, behind, snapshot(before.0)] {
+        message.apply(&mut state, TODAY).unwrap();
         assert_eq!(state.as_ref().unwrap().as_of, later);
     }
     assert!(revoked(&state, 3) && revoked(&state, 4));
-    let older = FeedMessage { as_of: UnixMillis(before.0 - 1), ..snapshot };
-    assert_eq!(FeedState::apply(&mut state, older, TODAY), Err(ApplyError::Rollback));
+    assert_eq!(snapshot(before.0 - 1).apply(&mut state, TODAY), Err(ApplyError::Rollback));
 }
 
 #[test]
 fn a_delta_without_a_state_is_a_gap() {
     let mut state = None;
-    assert_eq!(FeedState::apply(&mut state, delta(0, 1, &[1]), TODAY), Err(ApplyError::Gap));
+    assert_eq!(delta(0, 1, &[1]).apply(&mut state, TODAY), Err(ApplyError::Gap));
     assert!(state.is_none());
 }
 
 #[test]
 fn a_new_epoch_comes_by_snapshot() {
     let mut state = state_at(50, &[1]);
-    let restarted = FeedMessage { epoch: Epoch([8; 16]), as_of: UnixMillis(2_000_000), ..snapshot(2, &[3]) };
-    FeedState::apply(&mut state, restarted, TODAY).unwrap();
+    let Said::Snapshot { set, .. } = snapshot(2, &[3]) else { panic!("a snapshot") };
+    let restarted = Said::Snapshot { epoch: Epoch([8; 16]), to: 2, as_of: 2_000_000, set };
+    restarted.apply(&mut state, TODAY).unwrap();
     assert!(revoked(&state, 3) && !revoked(&state, 1));
 }
 
@@ -130,30 +162,34 @@ fn revocations_are_kept_until_their_tokens_are_long_expired() {
         until: UnixSeconds(until),
     };
     let index = BLOCK_INDICES + 3;
-    let mut first = snapshot(1, &[index]);
-    (first.blocks, first.cutoffs) = (block(2000), vec![cutoff(2000)]);
+    let mut set = RevocationSet::default();
+    set.indices.extend([StatusIndex(index)]);
+    set.indices.learn_expiries(block(2000));
+    set.cutoffs.insert(cutoff(2000));
+    let first = Said::Snapshot { epoch: EPOCH, to: 1, as_of: 1_000_001, set };
     let mut state = None;
-    FeedState::apply(&mut state, first, TODAY).unwrap();
-    let at = |position, seconds: u64| FeedMessage {
-        as_of: UnixMillis(seconds * 1000),
-        ..delta(position, position, &[])
+    first.apply(&mut state, TODAY).unwrap();
+    let at = |position, seconds: u64| {
+        said(FeedMessage { as_of: UnixMillis(seconds * 1000), ..message(position, position, &[]) })
     };
-    FeedState::apply(&mut state, at(1, 2000 + RETENTION_SECONDS), TODAY).unwrap();
+    at(1, 2000 + RETENTION_SECONDS).apply(&mut state, TODAY).unwrap();
     assert!(revoked(&state, index));
     assert_eq!(state.as_ref().unwrap().revoked.cutoffs.len(), 1);
-    FeedState::apply(&mut state, at(1, 2001 + RETENTION_SECONDS), TODAY).unwrap();
+    at(1, 2001 + RETENTION_SECONDS).apply(&mut state, TODAY).unwrap();
     assert!(!revoked(&state, index));
     assert!(state.unwrap().revoked.cutoffs.is_empty());
 }
 
 #[test]
 fn an_issuer_whose_clock_jumps_makes_nothing_expire_early() {
-    let mut first = snapshot(1, &[3]);
-    first.blocks = vec![BlockExpiry { block: 0, expires_at: UnixSeconds(2000) }];
+    let mut set = RevocationSet::default();
+    set.indices.extend([StatusIndex(3)]);
+    set.indices.learn_expiries([BlockExpiry { block: 0, expires_at: UnixSeconds(2000) }]);
+    let first = Said::Snapshot { epoch: EPOCH, to: 1, as_of: 1_000_001, set };
     let mut state = None;
-    FeedState::apply(&mut state, first, UnixSeconds(1500)).unwrap();
-    let jumped = FeedMessage { as_of: UnixMillis(90_000_000), ..delta(1, 1, &[]) };
-    FeedState::apply(&mut state, jumped, UnixSeconds(1501)).unwrap();
+    first.apply(&mut state, UnixSeconds(1500)).unwrap();
+    let jumped = said(FeedMessage { as_of: UnixMillis(90_000_000), ..message(1, 1, &[]) });
+    jumped.apply(&mut state, UnixSeconds(1501)).unwrap();
     assert!(revoked(&state, 3));
 }
 
@@ -162,18 +198,24 @@ fn a_message_survives_its_envelope_and_only_under_its_key() {
     let key = SigningKey::from_seed(&[3; 32]);
     let anchor = TrustAnchor::new(&key.public_bytes()).unwrap();
     let other = TrustAnchor::new(&SigningKey::from_seed(&[4; 32]).public_bytes()).unwrap();
-    let mut message = delta(5, 7, &[2, 70_000]);
-    message.blocks = vec![BlockExpiry { block: 1, expires_at: UnixSeconds(9) }];
-    message.cutoffs = vec![Cutoff {
+    let cutoff = Cutoff {
         dimension: Dimension::Key,
         issuer: Some("https://other".to_owned()),
         value: "k".to_owned(),
         issued_before: Some(UnixSeconds(8)),
         until: UnixSeconds(9),
-    }];
-    for message in [message, snapshot(9, &[1, 5, 1_000_000])] {
+    };
+    let delta = Delta {
+        from: Position(5),
+        revoked: vec![StatusIndex(2), StatusIndex(70_000)],
+        blocks: vec![BlockExpiry { block: 1, expires_at: UnixSeconds(9) }],
+        cutoffs: vec![cutoff],
+    };
+    let delta = FeedMessage { change: FeedChange::Delta(delta), head: Position(9), ..message(5, 7, &[]) };
+    let keys = FeedMessage { keys: Some(jwks()), plans: Some(Plan::defaults()), ..message(5, 7, &[1]) };
+    for message in [delta, keys] {
         let sealed = seal(&message, &key).unwrap();
-        assert_eq!(anchor.open(&sealed), Ok(message));
+        assert_eq!(anchor.open(&sealed).map(|opened| opened.message), Ok(message));
         assert_eq!(other.open(&sealed), Err(FeedDecodeError::Signature));
     }
 }
@@ -182,7 +224,7 @@ fn a_message_survives_its_envelope_and_only_under_its_key() {
 fn no_byte_of_a_message_can_be_changed_and_none_left_out() {
     let key = SigningKey::from_seed(&[3; 32]);
     let anchor = TrustAnchor::new(&key.public_bytes()).unwrap();
-    let sealed = seal(&delta(5, 7, &[2, 70_000]), &key).unwrap();
+    let sealed = seal(&message(5, 7, &[2, 70_000]), &key).unwrap();
     for place in 0..sealed.len() {
         assert!(anchor.open(&sealed[..place]).is_err(), "cut at {place}");
         for bit in 0..8 {
@@ -196,8 +238,10 @@ fn no_byte_of_a_message_can_be_changed_and_none_left_out() {
 
 #[test]
 fn one_revocation_fits_in_300_bytes() {
-    let mut message = delta(1_000_000, 1_000_001, &[99_999_999]);
-    message.blocks = vec![BlockExpiry { block: 1525, expires_at: UnixSeconds(1_800_000_000) }];
+    let blocks = vec![BlockExpiry { block: 1525, expires_at: UnixSeconds(1_800_000_000) }];
+    let (from, revoked) = (Position(1_000_000), vec![StatusIndex(99_999_999)]);
+    let change = FeedChange::Delta(Delta { from, revoked, blocks, cutoffs: Vec::new() });
+    let message = FeedMessage { change, ..message(1_000_000, 1_000_001, &[]) };
     let size = seal(&message, &SigningKey::from_seed(&[3; 32])).unwrap().len();
     assert!(size <= 300, "{size} bytes");
 }
@@ -220,7 +264,7 @@ proptest! {
             } else {
                 delta(from as u64, to as u64, history.get(from..to).unwrap_or_default())
             };
-            let _ = FeedState::apply(&mut state, message, TODAY);
+            let _ = message.apply(&mut state, TODAY);
             let Some(state) = &state else { continue };
             prop_assert!(state.position >= highest);
             highest = state.position;
