@@ -14,7 +14,7 @@ use base64ct::{Base64, Base64UrlUnpadded, Encoding};
 use tollgate_shared::id::EdgeId;
 use tollgate_shared::wire::feed::TrustAnchor;
 
-pub use provider::{ClaimHeader, KeySource, Provider, TokenHeader};
+pub use provider::{ClaimHeader, KeySource, Provider, RemoteJwks, TokenHeader};
 pub use rule::{Access, Owner, PathMatch, QuotaCharge, Requirement, Rule, Segment, WhenStale};
 
 /// The most providers and rules.

@@ -7,16 +7,27 @@
 //! *What comes in:* requests by anyone, and bytes that claim to be the issuer's. *What goes out:* a [`Decision`]. *What
 //! an attacker gains if this is wrong:* everything behind the edge.
 
+mod board;
+mod breaker;
 mod cache;
+mod call;
 mod credential;
 mod denial;
+mod election;
 mod freshness;
 mod headers;
 mod identity;
+mod lending;
 mod metrics;
 mod path;
 mod policy;
+mod publisher;
 mod refresh;
+mod remote_keys;
+mod report;
+mod shared_data;
+mod subscriber;
+mod unknown_keys;
 
 use std::rc::Rc;
 
@@ -24,23 +35,26 @@ use tollgate_shared::quota::Bucket;
 use tollgate_shared::quota::ledger::{Charge, Spend, Standing};
 use tollgate_shared::revocation::CLOCK_ERROR_SECONDS;
 use tollgate_shared::time::{Monotonic, Now, UnixSeconds};
-use tollgate_shared::token::SignatureBackend;
+use tollgate_shared::token::{SignatureBackend, VerifyError};
 
 use crate::config::{Access, Config, Origin, Rule, WhenStale};
 use cache::VerifiedCache;
 use credential::Credential;
 use freshness::Freshness;
 use headers::HeaderPolicy;
-use identity::{Identity, Keyring};
+use identity::{Identity, KeySources, Keyring, Unidentified};
 use refresh::Refresh;
 
+pub use call::{AnswerFault, Call, CallFailure, CallId, CallKind, Reply};
 pub use denial::{Denial, TokenFault};
 pub use headers::{RequestView, ResponseHeader};
 pub use metrics::{Counter, Gauge, Metrics};
-pub use refresh::{AnswerFault, Call, CallFailure, CallId, CallKind, Reply};
+pub use shared_data::{LocalData, NotWritten, SharedData, Version};
 
 /// How long a request waits for a lease before it is refused, in milliseconds.
 pub const WAIT_MILLIS: u64 = 2_000;
+/// The time between ticks of an engine that has nothing to keep current.
+const IDLE_TICK_MILLIS: u32 = 1_000;
 
 /// What a host does with a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,13 +105,13 @@ pub enum Patience {
 
 /// The decision engine of one VM, isolate or process.
 #[derive(Debug)]
-pub struct Engine<B> {
+pub struct Engine<B, S> {
     config: Config,
     headers: HeaderPolicy,
     keyring: Keyring,
     cache: VerifiedCache,
     backend: B,
-    refresh: Option<Refresh>,
+    refresh: Option<Refresh<S>>,
     metrics: Metrics,
     jitter: Jitter,
     /// The host's clocks when it was first asked anything.
@@ -113,13 +127,13 @@ enum Grant {
     Wait,
 }
 
-impl<B: SignatureBackend> Engine<B> {
-    /// An engine without any state. `seed` must be random: it makes the epoch of this spender and the jitter.
+impl<B: SignatureBackend, S: SharedData> Engine<B, S> {
+    /// An engine without any state. `data` is what it shares with the other VMs of its process. `seed` must be random: by it
+    /// this VM is known to the others, and it makes the epoch of this spender and the jitter.
     #[must_use]
-    pub fn new(config: Config, backend: B, seed: u128) -> Self {
-        let mut jitter = Jitter(seed as u64);
-        let epoch = format!("{seed:032x}");
-        let refresh = config.origin.as_ref().map(|origin| Refresh::new(origin, epoch, jitter.next()));
+    pub fn new(config: Config, backend: B, data: S, seed: u128) -> Self {
+        let jitter = Jitter(seed as u64);
+        let refresh = Refresh::new(&config, data, seed);
         Self {
             headers: HeaderPolicy::new(&config),
             keyring: Keyring::new(&config),
@@ -157,10 +171,28 @@ impl<B: SignatureBackend> Engine<B> {
         }
     }
 
-    /// The next call to make to the issuer, if one is due. Ask until there is none.
+    /// Takes in what other VMs of the process have heard, and plays this one's part among them. To be called every
+    /// [`Self::next_tick_millis`], before [`Self::due`].
+    ///
+    /// # Errors
+    /// [`AnswerFault`], for the log: what was heard could not be used, and the state is as it was.
+    pub fn tick(&mut self, now: Now) -> Result<(), AnswerFault> {
+        match &mut self.refresh {
+            Some(refresh) => refresh.tick(&mut self.metrics, now),
+            None => Ok(()),
+        }
+    }
+
+    /// After how many milliseconds [`Self::tick`] is to be called again: soon, when there is more to take in than one call may.
+    #[must_use]
+    pub fn next_tick_millis(&self) -> u32 {
+        self.refresh.as_ref().map_or(IDLE_TICK_MILLIS, Refresh::next_tick_millis)
+    }
+
+    /// The next call to make, if one is due. Ask until there is none.
     pub fn due(&mut self, now: Now) -> Option<Call> {
         let random = self.jitter.next();
-        self.refresh.as_mut()?.due(now.monotonic, random, &mut self.metrics)
+        self.refresh.as_mut()?.due(now, random, &mut self.metrics)
     }
 
     /// Takes in what became of a call. Calls that were given up in the meantime are ignored.
@@ -268,7 +300,7 @@ impl<B: SignatureBackend> Engine<B> {
         let Some(credential) = self.headers.credential(request)? else {
             return if requirement.is_none() { Ok(Grant::Anonymous) } else { Err(Denial::NoCredential) };
         };
-        let identity = self.identify(&credential, now).map_err(Denial::InvalidToken)?;
+        let identity = self.identify(&credential, now)?;
         if let Some(requirement) = requirement {
             policy::authorise(requirement, &rule.path, path, &identity.claims)?;
         }
@@ -293,23 +325,36 @@ impl<B: SignatureBackend> Engine<B> {
     }
 
     /// Finds out who the bearer is. A token seen before skips the signature and nothing else.
-    fn identify(&mut self, credential: &Credential<'_>, now: Now) -> Result<Rc<Identity>, TokenFault> {
+    fn identify(&mut self, credential: &Credential<'_>, now: Now) -> Verdict<Rc<Identity>> {
         let date = self.date(now);
-        let feed = self.refresh.as_ref().and_then(Refresh::state);
+        let sources = KeySources { refresh: self.refresh.as_ref(), now: now.monotonic };
+        let feed = sources.feed();
         if let Some(identity) = self.cache.find(credential.token) {
-            if identity.came_in(credential) && identity.still_good(&self.keyring, feed, date, now.monotonic) {
+            if identity.came_in(credential)
+                && identity.still_good(&self.keyring, sources, date, now.monotonic)
+            {
                 self.metrics.count(Counter::CacheHit);
-                identity.not_revoked(feed)?;
+                identity.not_revoked(feed).map_err(Denial::InvalidToken)?;
                 return Ok(identity);
             }
             self.cache.remove(credential.token);
         }
         self.metrics.count(Counter::CacheMiss);
-        let identity =
-            Rc::new(self.keyring.identify(credential, feed, &self.backend, date, now.monotonic)?);
+        let identified = self.keyring.identify(credential, sources, &self.backend, date, now.monotonic);
+        let identity = match identified {
+            Ok(identity) => Rc::new(identity),
+            Err(Unidentified::NoKeys) => return Err(Denial::KeysUnavailable),
+            Err(Unidentified::UnknownKey { provider, key }) => {
+                if let Some(refresh) = &mut self.refresh {
+                    refresh.missed_key(provider, &key, &mut self.metrics, now.monotonic);
+                }
+                return Err(Denial::InvalidToken(TokenFault::Verify(VerifyError::UnknownKey)));
+            }
+            Err(Unidentified::Fault(fault)) => return Err(Denial::InvalidToken(fault)),
+        };
         // A revoked one as well: who keeps sending it shall not cost a signature each time.
         self.cache.insert(credential.token, Rc::clone(&identity));
-        identity.not_revoked(feed)?;
+        identity.not_revoked(feed).map_err(Denial::InvalidToken)?;
         Ok(identity)
     }
 
@@ -329,7 +374,8 @@ impl<B: SignatureBackend> Engine<B> {
         patience: Patience,
         now: Monotonic,
     ) -> Verdict<Option<Vec<(String, Standing)>>> {
-        let Some(refresh) = self.refresh.as_mut().filter(|_| !rule.quotas.is_empty()) else {
+        let ledger = self.refresh.as_mut().and_then(Refresh::ledger_mut);
+        let Some(ledger) = ledger.filter(|_| !rule.quotas.is_empty()) else {
             return Ok(Some(Vec::new()));
         };
         let charges: Option<Vec<Charge>> = rule
@@ -343,7 +389,7 @@ impl<B: SignatureBackend> Engine<B> {
             .collect();
         let charges = charges.ok_or(Denial::QuotaUnavailable)?;
         let mut names = rule.quotas.iter().map(|quota| quota.name.clone());
-        match refresh.ledger_mut().spend(&charges, now) {
+        match ledger.spend(&charges, now) {
             Spend::Granted(standings) => Ok(Some(names.zip(standings).collect())),
             Spend::Exhausted { place, standing } => {
                 let name = names.nth(place).unwrap_or_default();

@@ -295,5 +295,5 @@ fn decide(authorization: &[u8]) -> Decision {
     let Ok(config) = config else { unreachable!("the configuration is refused: {config:?}") };
     let request = RequestView { method: b"GET", path: b"/x", headers: &[(b"authorization", authorization)] };
     let now = Now { wall: UnixMillis(NOW * 1000), monotonic: Monotonic(1) };
-    Engine::new(config, RustCrypto, 1).check(&request, Patience::MustDecide, now)
+    Engine::new(config, RustCrypto, LocalData::default(), 1).check(&request, Patience::MustDecide, now)
 }

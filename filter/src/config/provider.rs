@@ -58,6 +58,23 @@ pub enum KeySource {
     Feed,
     /// This configuration.
     Inline(KeySet, Vec<IgnoredKey>),
+    /// A server of the issuer.
+    Remote(RemoteJwks),
+}
+
+/// Where a foreign issuer publishes its key set, and for how long it is believed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteJwks {
+    /// The host's name for the server: an Envoy cluster.
+    pub cluster: String,
+    /// The `:authority` of the call.
+    pub authority: String,
+    /// Its path and query.
+    pub path: String,
+    /// The age at which the set is replaced, in seconds. It is fetched before that.
+    pub cache_seconds: u64,
+    /// The age at which it is not believed any more, in seconds, if it could not be replaced.
+    pub refuse_after_seconds: u64,
 }
 
 /// A header that may carry a token.
@@ -124,10 +141,46 @@ impl KeySource {
         match raw {
             raw::Keys::Feed if has_origin => Ok(Self::Feed),
             raw::Keys::Feed => Err(ConfigError::at(format!("{path}.keys"), "`feed` needs an `origin`")),
+            raw::Keys::Remote(remote) => {
+                RemoteJwks::check(remote, &format!("{path}.keys.remote_jwks")).map(Self::Remote)
+            }
             raw::Keys::Inline(jwks) => KeySet::from_jwks(jwks.as_bytes())
                 .map(|(keys, ignored)| Self::Inline(keys, ignored))
                 .map_err(|error| ConfigError::at(format!("{path}.keys.inline_jwks"), error)),
         }
+    }
+}
+
+impl RemoteJwks {
+    fn check(raw: raw::RemoteJwks, path: &str) -> Result<Self, ConfigError> {
+        let at = |key: &str, message: &str| ConfigError::at(format!("{path}.{key}"), message);
+        let visible = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic());
+        if !visible(&raw.cluster) {
+            return Err(at("cluster", "must name a cluster of the host"));
+        }
+        let rest = raw.uri.strip_prefix("https://").or_else(|| raw.uri.strip_prefix("http://"));
+        let (authority, path_and_query) =
+            rest.and_then(|rest| rest.split_at_checked(rest.find('/')?)).unwrap_or_default();
+        if !visible(authority)
+            || authority.contains(['@', '?', '#'])
+            || !visible(path_and_query)
+            || raw.uri.contains('#')
+        {
+            return Err(at("uri", "must be an http or https URL with a path, without user or fragment"));
+        }
+        if !(5..=86_400).contains(&raw.cache_seconds) {
+            return Err(at("cache_seconds", "must be 5 to 86400"));
+        }
+        if !(raw.cache_seconds..=604_800).contains(&raw.refuse_after_seconds) {
+            return Err(at("refuse_after_seconds", "must be at least cache_seconds and at most 604800"));
+        }
+        Ok(Self {
+            cluster: raw.cluster,
+            authority: authority.to_owned(),
+            path: path_and_query.to_owned(),
+            cache_seconds: raw.cache_seconds,
+            refuse_after_seconds: raw.refuse_after_seconds,
+        })
     }
 }
 

@@ -49,6 +49,18 @@ pub(super) enum TokenType {
 pub(super) enum Keys {
     Feed,
     Inline(String),
+    Remote(RemoteJwks),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RemoteJwks {
+    pub cluster: String,
+    pub uri: String,
+    #[serde(default = "default_cache_seconds")]
+    pub cache_seconds: u64,
+    #[serde(default = "default_refuse_keys_after")]
+    pub refuse_after_seconds: u64,
 }
 
 #[derive(Deserialize)]
@@ -158,9 +170,10 @@ pub(super) enum RatelimitHeaders {
 impl<'de> Deserialize<'de> for Keys {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Inline {
-            inline_jwks: String,
+        #[serde(rename_all = "snake_case")]
+        enum Source {
+            InlineJwks(String),
+            RemoteJwks(RemoteJwks),
         }
 
         struct KeysVisitor;
@@ -168,7 +181,7 @@ impl<'de> Deserialize<'de> for Keys {
             type Value = Keys;
 
             fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                formatter.write_str("`feed` or { inline_jwks: \"…\" }")
+                formatter.write_str("`feed`, { inline_jwks: \"…\" } or { remote_jwks: { cluster, uri } }")
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Keys, E> {
@@ -176,8 +189,10 @@ impl<'de> Deserialize<'de> for Keys {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Keys, A::Error> {
-                Inline::deserialize(MapAccessDeserializer::new(map))
-                    .map(|inline| Keys::Inline(inline.inline_jwks))
+                Source::deserialize(MapAccessDeserializer::new(map)).map(|source| match source {
+                    Source::InlineJwks(jwks) => Keys::Inline(jwks),
+                    Source::RemoteJwks(remote) => Keys::Remote(remote),
+                })
             }
         }
         deserializer.deserialize_any(KeysVisitor)
@@ -237,6 +252,14 @@ fn default_stale_after() -> u64 {
 
 fn default_refuse_after() -> u64 {
     300
+}
+
+fn default_cache_seconds() -> u64 {
+    300
+}
+
+fn default_refuse_keys_after() -> u64 {
+    3_600
 }
 
 fn default_cost() -> u64 {

@@ -49,6 +49,8 @@ pub enum Denial {
     NotReady,
     /// The state is too old.
     TooStale,
+    /// The keys of the token's issuer could not be had, or are too old.
+    KeysUnavailable,
     /// A lease is needed and could not be had in time.
     QuotaUnavailable,
 }
@@ -79,7 +81,7 @@ impl Denial {
             Self::NoCredential | Self::InvalidToken(_) => 401,
             Self::NoRule | Self::InsufficientScope { .. } | Self::LacksRole | Self::NotOwner => 403,
             Self::QuotaExceeded { .. } => 429,
-            Self::NotReady | Self::TooStale | Self::QuotaUnavailable => 503,
+            Self::NotReady | Self::TooStale | Self::KeysUnavailable | Self::QuotaUnavailable => 503,
         }
     }
 
@@ -99,6 +101,7 @@ impl Denial {
             Self::QuotaExceeded { .. } => "quota_exceeded",
             Self::NotReady => "not_ready",
             Self::TooStale => "too_stale",
+            Self::KeysUnavailable => "keys_unavailable",
             Self::QuotaUnavailable => "quota_unavailable",
         }
     }
@@ -115,6 +118,7 @@ impl Denial {
             | Self::QuotaExceeded { .. }
             | Self::NotReady
             | Self::TooStale
+            | Self::KeysUnavailable
             | Self::QuotaUnavailable => return None,
         };
         Some(format!("Bearer realm=\"{realm}\", {error}"))
@@ -136,11 +140,13 @@ impl Denial {
                 "status": 429,
                 "violated-policies": [name],
             }),
-            Self::NotReady | Self::TooStale | Self::QuotaUnavailable => serde_json::json!({
-                "type": REDUCED_CAPACITY,
-                "title": "Request cannot be satisfied due to temporary server capacity constraints",
-                "status": 503,
-            }),
+            Self::NotReady | Self::TooStale | Self::KeysUnavailable | Self::QuotaUnavailable => {
+                serde_json::json!({
+                    "type": REDUCED_CAPACITY,
+                    "title": "Request cannot be satisfied due to temporary server capacity constraints",
+                    "status": 503,
+                })
+            }
         }
     }
 
@@ -149,7 +155,9 @@ impl Denial {
     fn retry_after(&self, random: u64) -> Option<u64> {
         match self {
             Self::QuotaExceeded { standing, .. } => Some(seconds_up(standing.resets_in).max(1) + random % 3),
-            Self::NotReady | Self::TooStale | Self::QuotaUnavailable => Some(1 + random % 4),
+            Self::NotReady | Self::TooStale | Self::KeysUnavailable | Self::QuotaUnavailable => {
+                Some(1 + random % 4)
+            }
             Self::MalformedPath
             | Self::AmbiguousCredential
             | Self::MalformedCredential

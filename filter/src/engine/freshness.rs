@@ -33,11 +33,28 @@ impl IssuerClock {
         Self { issuer: as_of.max(floor), local: now.monotonic, latest: as_of }
     }
 
+    /// Goes on from a reading that was made on the same clock, with a state that is as late as `latest`.
+    pub(super) fn resume((issuer, local): (UnixMillis, Monotonic), latest: UnixMillis) -> Self {
+        Self { issuer, local, latest }
+    }
+
     /// Takes in a later message. The estimate only ever runs ahead of what it would be without the message.
     pub(super) fn advance(&mut self, as_of: UnixMillis, now: Monotonic) {
         let estimate = self.estimate(now);
         self.latest = self.latest.max(as_of);
         self.issuer = estimate.max(as_of);
+        self.local = now;
+    }
+
+    /// What the issuer's clock showed at an instant of ours, for another that has the same clock.
+    pub(super) fn reading(&self) -> (UnixMillis, Monotonic) {
+        (self.issuer, self.local)
+    }
+
+    /// Takes in a reading that another made. The estimate only ever runs ahead of what it would be without it.
+    pub(super) fn learn(&mut self, reading: (UnixMillis, Monotonic), now: Monotonic) {
+        let theirs = Self::resume(reading, self.latest).estimate(now);
+        self.issuer = self.estimate(now).max(theirs);
         self.local = now;
     }
 

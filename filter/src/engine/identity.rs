@@ -10,6 +10,8 @@ use tollgate_shared::token::{
 
 use super::credential::Credential;
 use super::denial::TokenFault;
+use super::refresh::Refresh;
+use super::shared_data::SharedData;
 use crate::config::{Config, KeySource, Provider, TokenHeader};
 
 /// The providers and what their keys are.
@@ -39,6 +41,55 @@ pub(super) struct Identity {
     dies_at: Monotonic,
 }
 
+/// Why nobody was identified.
+#[derive(Debug)]
+pub(super) enum Unidentified {
+    /// The provider's keys could not be had, or are too old: nobody can tell now.
+    NoKeys,
+    /// The provider's keys are there, and the one that the token names is not among them.
+    UnknownKey { provider: usize, key: KeyId },
+    /// The token is no good.
+    Fault(TokenFault),
+}
+
+impl From<TokenFault> for Unidentified {
+    fn from(fault: TokenFault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// Where keys are at this moment.
+#[derive(Debug)]
+pub(super) struct KeySources<'e, S> {
+    pub(super) refresh: Option<&'e Refresh<S>>,
+    pub(super) now: Monotonic,
+}
+
+impl<S> Clone for KeySources<'_, S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S> Copy for KeySources<'_, S> {}
+
+impl<'e, S: SharedData> KeySources<'e, S> {
+    pub(super) fn feed(self) -> Option<&'e FeedState> {
+        self.refresh.and_then(Refresh::state)
+    }
+
+    fn keys_of<'k>(self, place: usize, provider: &'k Provider) -> Option<&'k KeySet>
+    where
+        'e: 'k,
+    {
+        match &provider.keys {
+            KeySource::Feed => self.feed().map(|state| &state.keys),
+            KeySource::Inline(keys, _) => Some(keys),
+            KeySource::Remote(_) => self.refresh.and_then(|refresh| refresh.remote_keys(place, self.now)),
+        }
+    }
+}
+
 impl Keyring {
     pub(super) fn new(config: &Config) -> Self {
         Self { providers: config.providers.clone(), sources: config.token_headers() }
@@ -48,18 +99,23 @@ impl Keyring {
     pub(super) fn identify(
         &self,
         credential: &Credential<'_>,
-        feed: Option<&FeedState>,
+        sources: KeySources<'_, impl SharedData>,
         backend: &impl SignatureBackend,
         date: UnixSeconds,
         now: Monotonic,
-    ) -> Result<Identity, TokenFault> {
+    ) -> Result<Identity, Unidentified> {
         let token = UntrustedToken::parse(credential.token).map_err(TokenFault::Parse)?;
         let issuer = token.claimed_issuer().unwrap_or_default();
         let (place, provider) =
             self.provider_of(issuer, credential.source).ok_or(TokenFault::UnknownIssuer)?;
-        let keys = keys_of(provider, feed).ok_or(TokenFault::Verify(VerifyError::UnknownKey))?;
+        let keys = sources.keys_of(place, provider).ok_or(Unidentified::NoKeys)?;
         let key_id = token.header().key_id.clone();
-        let signed = token.verify(keys, &provider.algorithms, backend).map_err(TokenFault::Verify)?;
+        let signed = token.verify(keys, &provider.algorithms, backend).map_err(|error| match error {
+            VerifyError::UnknownKey => Unidentified::UnknownKey { provider: place, key: key_id.clone() },
+            VerifyError::AlgorithmMismatch | VerifyError::AlgorithmNotAllowed | VerifyError::Signature => {
+                TokenFault::Verify(error).into()
+            }
+        })?;
         let live = signed.live(&provider.rules, date).map_err(TokenFault::Claims)?;
         let home = matches!(provider.keys, KeySource::Feed);
         let index = if home {
@@ -93,7 +149,7 @@ impl Keyring {
         self.providers.iter().flat_map(|provider| {
             let ignored = match &provider.keys {
                 KeySource::Inline(_, ignored) => ignored.as_slice(),
-                KeySource::Feed => &[],
+                KeySource::Feed | KeySource::Remote(_) => &[],
             };
             ignored.iter().map(|ignored| (provider.name.as_str(), ignored))
         })
@@ -117,11 +173,12 @@ impl Identity {
     pub(super) fn still_good(
         &self,
         keyring: &Keyring,
-        feed: Option<&FeedState>,
+        sources: KeySources<'_, impl SharedData>,
         date: UnixSeconds,
         now: Monotonic,
     ) -> bool {
-        let keys = keyring.providers.get(self.provider).and_then(|provider| keys_of(provider, feed));
+        let provider = keyring.providers.get(self.provider);
+        let keys = provider.and_then(|provider| sources.keys_of(self.provider, provider));
         now < self.dies_at
             && self.claims.in_time(&self.rules, date).is_ok()
             && keys.is_some_and(|keys| keys.holds(self.key))
@@ -137,13 +194,6 @@ impl Identity {
             home: self.home,
         };
         feed.revoked.revokes(facts).map_or(Ok(()), |by| Err(TokenFault::Revoked(by)))
-    }
-}
-
-fn keys_of<'k>(provider: &'k Provider, feed: Option<&'k FeedState>) -> Option<&'k KeySet> {
-    match &provider.keys {
-        KeySource::Feed => feed.map(|state| &state.keys),
-        KeySource::Inline(keys, _) => Some(keys),
     }
 }
 

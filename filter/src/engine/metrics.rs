@@ -26,6 +26,11 @@ pub enum Counter {
     QuotaBatch,
     QuotaBatchFailed,
     QuotaUnitsUnreported,
+    HeartbeatFailed,
+    LeaderTerm,
+    KeysFetched,
+    KeysFailed,
+    KeysRefetched,
 }
 
 /// Things that stand at a value.
@@ -39,6 +44,8 @@ pub enum Gauge {
     CachedTokens,
     QuotaBuckets,
     Ready,
+    IssuerState,
+    KeysAgeMilliseconds,
 }
 
 impl Counter {
@@ -56,6 +63,11 @@ impl Counter {
             Self::QuotaBatch => "tollgate_quota_batches_total",
             Self::QuotaBatchFailed => "tollgate_quota_batch_failures_total",
             Self::QuotaUnitsUnreported => "tollgate_quota_units_unreported_total",
+            Self::HeartbeatFailed => "tollgate_heartbeat_failures_total",
+            Self::LeaderTerm => "tollgate_leader_terms_total",
+            Self::KeysFetched => "tollgate_remote_keys_fetched_total",
+            Self::KeysFailed => "tollgate_remote_keys_failures_total",
+            Self::KeysRefetched => "tollgate_unknown_key_refetches_total",
         }
     }
 }
@@ -72,6 +84,8 @@ impl Gauge {
             Self::CachedTokens => "tollgate_cached_tokens",
             Self::QuotaBuckets => "tollgate_quota_buckets",
             Self::Ready => "tollgate_ready",
+            Self::IssuerState => "tollgate_issuer_state",
+            Self::KeysAgeMilliseconds => "tollgate_remote_keys_age_milliseconds",
         }
     }
 }

@@ -1,179 +1,133 @@
-//! Keeps the edge's state current: when to poll the feed and send the quota batch, and what to do with the answers.
+//! Keeps a VM's state current: which of its parts has what to do next, and to which of them an answer goes.
 //!
-//! *What comes in:* replies that claim to be the issuer's. *What goes out:* calls, one of each kind at a time, and the
-//! state they left. *What is lost if this is wrong:* freshness, so in the end protected routes refuse.
+//! *What comes in:* replies that claim to be an issuer's, and what other VMs of the process left on the board. *What goes
+//! out:* calls, one of each kind at a time, and the state they left. *What is lost if this is wrong:* freshness, so in the end
+//! protected routes refuse.
 
+use sha2::{Digest, Sha256};
+use tollgate_shared::id::KeyId;
 use tollgate_shared::quota::ledger::Ledger;
-use tollgate_shared::revocation::{ApplyError, FeedChange, FeedState};
+use tollgate_shared::revocation::FeedState;
 use tollgate_shared::time::{Monotonic, Now};
-use tollgate_shared::wire::feed::{FeedDecodeError, MEDIA_TYPE, TrustAnchor};
-use tollgate_shared::wire::quota::{BATCH_BYTES_MAX, QuotaAnswer};
+use tollgate_shared::token::KeySet;
 
+use super::board::{Board, Want};
+use super::breaker::Breaker;
+use super::call::{AnswerFault, Call, CallId, CallIds, Outcome};
+use super::election::Election;
 use super::freshness::{Freshness, IssuerClock};
+use super::lending::Lending;
 use super::metrics::{Counter, Gauge, Metrics};
-use crate::config::Origin;
+use super::publisher::{Published, Publisher, Scene};
+use super::remote_keys::RemoteKeys;
+use super::report::{Report, Standing};
+use super::shared_data::SharedData;
+use super::subscriber::Subscriber;
+use super::unknown_keys::UnknownKeys;
+use crate::config::{Config, KeySource, Origin};
 
-/// The first and the longest wait after failures, in milliseconds; each failure doubles it, and the wait is drawn at
-/// random below that (full jitter).
-const BACKOFF_FIRST_MILLIS: u64 = 250;
-const BACKOFF_MAX_MILLIS: u64 = 10_000;
-/// How long a call may take beyond the time the issuer was asked to hold it, in milliseconds.
-const CALL_MILLIS: u64 = 5_000;
-/// A host may never report what became of a call; it is given up this long after its own deadline, in milliseconds.
-const WATCHDOG_MILLIS: u64 = 1_000;
-
-/// Names one call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CallId(pub u64);
-
-/// A call to the issuer. The host adds the credential and the authority.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Call {
-    /// Which call this is.
-    pub id: CallId,
-    /// What it is for.
-    pub kind: CallKind,
-    /// The HTTP method.
-    pub method: &'static str,
-    /// Path and query.
-    pub path: String,
-    /// The headers beside those that the host adds.
-    pub headers: Vec<(&'static str, String)>,
-    /// The body, perhaps empty.
-    pub body: Vec<u8>,
-    /// How long to wait for the answer, in milliseconds.
-    pub timeout_millis: u64,
-}
-
-/// What a call is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum CallKind {
-    /// Revocations, keys and plans.
-    Feed,
-    /// Usage and leases.
-    Quota,
-}
-
-/// An answer that arrived.
-#[derive(Debug, Clone, Copy)]
-pub struct Reply<'r> {
-    /// The HTTP status.
-    pub status: u16,
-    /// The body.
-    pub body: &'r [u8],
-}
-
-/// An answer that did not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum CallFailure {
-    /// The host could not make the call.
-    #[error("the host knows no such cluster")]
-    Unroutable,
-    /// No answer in time, or the connection broke.
-    #[error("no answer from the issuer")]
-    NoAnswer,
-}
-
-/// Why an answer changed nothing; for the log. The state in force stays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
-pub enum AnswerFault {
-    /// There was none.
-    #[error("{0}")]
-    Call(CallFailure),
-    /// The issuer refused the call.
-    #[error("the issuer answered with status {0}")]
-    Status(u16),
-    /// The feed message could not be read.
-    #[error("feed message refused: {0}")]
-    Decode(FeedDecodeError),
-    /// The feed message does not follow on the state.
-    #[error("feed message refused: {0}")]
-    Apply(ApplyError),
-    /// The answer to a quota batch could not be read.
-    #[error("the answer to a quota batch could not be read")]
-    QuotaAnswer,
-}
+/// The time between two ticks, in milliseconds: how late what another VM published can be taken in.
+const TICK_MILLIS: u32 = 20;
+/// The time to the next tick when there is more to take in than one step allows.
+const BUSY_TICK_MILLIS: u32 = 1;
 
 #[derive(Debug)]
-pub(super) struct Refresh {
-    settings: Settings,
-    state: Option<FeedState>,
-    clock: Option<IssuerClock>,
-    feed: Poll,
-    feed_failures: u32,
-    want_snapshot: bool,
-    ledger: Ledger,
-    quota: Option<InFlight>,
-    quota_failures: u32,
-    next_id: u64,
+pub(super) struct Refresh<S> {
+    board: Board<S>,
+    election: Election,
+    ids: CallIds,
+    home: Option<Home>,
+    remotes: Vec<RemoteKeys>,
+    unknown: UnknownKeys,
 }
 
+/// What has to do with our own issuer.
 #[derive(Debug)]
-struct Settings {
-    anchor: TrustAnchor,
-    poll_millis: u64,
-    hold_seconds: u64,
-    stale_millis: u64,
-    refuse_millis: u64,
+struct Home {
+    origin: Origin,
+    publisher: Publisher,
+    subscriber: Subscriber,
+    report: Report,
+    lending: Lending,
+    breaker: Breaker,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Poll {
-    Idle { next_at: Monotonic },
-    Asked(InFlight),
-}
-
-#[derive(Debug, Clone, Copy)]
-struct InFlight {
-    id: CallId,
-    sent_at: Monotonic,
-    given_up_at: Monotonic,
-}
-
-impl Refresh {
-    pub(super) fn new(origin: &Origin, epoch: String, random: u64) -> Self {
-        let settings = Settings {
-            anchor: origin.trust_anchor.clone(),
-            poll_millis: origin.poll_interval_ms,
-            hold_seconds: origin.long_poll_seconds,
-            stale_millis: origin.stale_after_seconds * 1000,
-            refuse_millis: origin.refuse_after_seconds * 1000,
-        };
-        Self {
-            settings,
-            state: None,
-            clock: None,
-            feed: Poll::Idle { next_at: Monotonic::default() },
-            feed_failures: 0,
-            want_snapshot: false,
-            ledger: Ledger::new(origin.edge_id.clone(), epoch),
-            quota: None,
-            quota_failures: 0,
-            // Ids of a VM that was replaced are not taken for ours.
-            next_id: random >> 1,
+impl<S: SharedData> Refresh<S> {
+    /// What keeps this configuration's state current; `None` when nothing of it has to be kept so. `seed` is random.
+    pub(super) fn new(config: &Config, data: S, seed: u128) -> Option<Self> {
+        let remotes =
+            config.providers.iter().enumerate().filter_map(|(place, provider)| match &provider.keys {
+                KeySource::Remote(settings) => Some(RemoteKeys::new(place, settings.clone())),
+                KeySource::Feed | KeySource::Inline(..) => None,
+            });
+        let remotes: Vec<RemoteKeys> = remotes.collect();
+        if config.origin.is_none() && remotes.is_empty() {
+            return None;
         }
+        let home = config.origin.clone().map(|origin| Home {
+            publisher: Publisher::default(),
+            subscriber: Subscriber::default(),
+            report: Report::new(seed),
+            lending: Lending::new(&origin, format!("{seed:032x}")),
+            breaker: Breaker::default(),
+            origin,
+        });
+        Some(Self {
+            board: Board::new(data, board_name(config)),
+            election: Election::new(seed),
+            ids: CallIds::new((seed >> 64) as u64),
+            home,
+            remotes,
+            unknown: UnknownKeys::default(),
+        })
     }
 
     pub(super) fn state(&self) -> Option<&FeedState> {
-        self.state.as_ref()
+        self.home.as_ref()?.subscriber.state()
     }
 
-    pub(super) fn ledger_mut(&mut self) -> &mut Ledger {
-        &mut self.ledger
+    pub(super) fn ledger_mut(&mut self) -> Option<&mut Ledger> {
+        self.home.as_mut().map(|home| home.lending.ledger_mut())
+    }
+
+    /// The keys of the foreign issuer whose provider stands at this place, unless they are too old.
+    pub(super) fn remote_keys(&self, place: usize, now: Monotonic) -> Option<&KeySet> {
+        self.remotes.iter().find(|remote| remote.place() == place)?.keys(now)
+    }
+
+    /// A token of this provider names a key that is not known: perhaps it is new.
+    pub(super) fn missed_key(&mut self, place: usize, key: &KeyId, metrics: &mut Metrics, now: Monotonic) {
+        let is_remote = self.remotes.iter().any(|remote| remote.place() == place);
+        if !is_remote && self.home.is_none() {
+            return;
+        }
+        if self.unknown.is_worth_a_look(place, key, now) {
+            metrics.count(Counter::KeysRefetched);
+            self.board.want(if is_remote { Want::Keys(place) } else { Want::Poll });
+        }
     }
 
     pub(super) fn freshness(&self, now: Monotonic) -> Freshness {
-        match &self.clock {
-            Some(clock) if clock.age_millis(now) < self.settings.stale_millis => Freshness::Fresh,
-            Some(clock) if clock.age_millis(now) < self.settings.refuse_millis => Freshness::Stale,
+        let Some(home) = &self.home else { return Freshness::Fresh };
+        let Origin { stale_after_seconds, refuse_after_seconds, .. } = home.origin;
+        match home.subscriber.clock().map(|clock| clock.age_millis(now)) {
+            Some(age) if age < stale_after_seconds * 1000 => Freshness::Fresh,
+            Some(age) if age < refuse_after_seconds * 1000 => Freshness::Stale,
             Some(_) | None => Freshness::Expired,
         }
     }
 
     pub(super) fn gauges(&self, now: Monotonic, metrics: &mut Metrics) {
         metrics.set(Gauge::Ready, u64::from(self.freshness(now) != Freshness::Expired));
-        metrics.set(Gauge::QuotaBuckets, self.ledger.len() as u64);
-        if let (Some(state), Some(clock)) = (&self.state, &self.clock) {
+        if let Some(oldest) = self.remotes.iter().filter_map(|remote| remote.age_millis(now)).max() {
+            metrics.set(Gauge::KeysAgeMilliseconds, oldest);
+        }
+        let Some(home) = &self.home else { return };
+        metrics.set(Gauge::QuotaBuckets, home.lending.ledger().len() as u64);
+        if self.election.leads() {
+            metrics.set(Gauge::IssuerState, home.breaker.state(now).number());
+        }
+        if let (Some(state), Some(clock)) = (home.subscriber.state(), home.subscriber.clock()) {
             metrics.set(Gauge::StateAgeMilliseconds, clock.age_millis(now));
             metrics.set(Gauge::FeedPosition, state.position.0);
             metrics.set(Gauge::RevokedTokens, state.revoked.indices.len());
@@ -181,220 +135,121 @@ impl Refresh {
         }
     }
 
-    pub(super) fn due(&mut self, now: Monotonic, random: u64, metrics: &mut Metrics) -> Option<Call> {
-        self.give_up(now, random, metrics);
-        if let Poll::Idle { next_at } = self.feed
-            && now >= next_at
-        {
-            return Some(self.poll_feed(now));
+    /// Does what is due without a call: holds the election, takes in what is on the board.
+    ///
+    /// # Errors
+    /// [`AnswerFault`] of what was on the board and could not be used.
+    pub(super) fn tick(&mut self, metrics: &mut Metrics, now: Now) -> Result<(), AnswerFault> {
+        if self.election.step(&self.board, now.monotonic) {
+            metrics.count(Counter::LeaderTerm);
+            self.remotes.iter_mut().for_each(|remote| remote.begin(now.monotonic));
+            if let Some(home) = &mut self.home {
+                home.publisher.begin(now.monotonic);
+                home.report.begin(now.monotonic);
+            }
         }
-        if self.quota.is_none() {
-            return self.send_batch(now);
+        self.remotes.iter_mut().for_each(|remote| remote.look(&self.board, now.monotonic));
+        let Some(home) = &mut self.home else { return Ok(()) };
+        if self.election.leads() {
+            home.publisher.heed(&self.board, now.monotonic);
         }
-        None
+        let stepped = home.subscriber.step(&self.board, &home.origin.trust_anchor, metrics, now);
+        home.report.sign_in(&self.board, &home.subscriber, now.monotonic);
+        stepped.map(|_| ())
+    }
+
+    pub(super) fn due(&mut self, now: Now, random: u64, metrics: &mut Metrics) -> Option<Call> {
+        let at = (now.monotonic, random);
+        let leads = self.election.leads();
+        if leads {
+            for remote in &mut self.remotes {
+                if let Some(call) = remote.due(&self.board, &mut self.ids, metrics, at) {
+                    return Some(call);
+                }
+            }
+        }
+        let Self { board, ids, home, .. } = self;
+        let Home { origin, publisher, subscriber, report, lending, breaker } = home.as_mut()?;
+        if leads {
+            let mut scene = Scene { board, origin, ids, breaker, metrics, now, random };
+            if let Some(call) = publisher.due(&mut scene) {
+                return Some(call);
+            }
+            let state_age_millis =
+                subscriber.clock().map(|clock: &IssuerClock| clock.age_millis(now.monotonic));
+            let standing = Standing { state_age_millis, breaker: breaker.state(now.monotonic) };
+            if let Some(call) = report.due(board, origin, &standing, ids, now.monotonic) {
+                return Some(call);
+            }
+        }
+        lending.due(origin, breaker, ids, metrics, at)
     }
 
     pub(super) fn answer(
         &mut self,
         id: CallId,
-        outcome: Result<Reply<'_>, CallFailure>,
+        outcome: Outcome<'_>,
         now: Now,
         random: u64,
         metrics: &mut Metrics,
     ) -> Result<(), AnswerFault> {
-        match (self.feed, self.quota) {
-            (Poll::Asked(asked), _) if asked.id == id => {
-                self.feed_answered(asked, outcome, now, random, metrics)
+        let at = (now.monotonic, random);
+        if let Some(remote) = self.remotes.iter_mut().find(|remote| remote.awaits(id)) {
+            let answered = remote.answered(outcome, &self.board, metrics, at);
+            if answered.is_err() {
+                self.unknown.forget(remote.place());
             }
-            (_, Some(asked)) if asked.id == id => {
-                self.quota_answered(outcome, now.monotonic, random, metrics)
-            }
-            _ => Ok(()),
+            return answered;
         }
-    }
-
-    fn call_id(&mut self) -> CallId {
-        self.next_id = self.next_id.wrapping_add(1);
-        CallId(self.next_id)
-    }
-
-    fn in_flight(&mut self, now: Monotonic, timeout_millis: u64) -> InFlight {
-        let given_up_at = now.plus(timeout_millis + WATCHDOG_MILLIS);
-        InFlight { id: self.call_id(), sent_at: now, given_up_at }
-    }
-
-    fn poll_feed(&mut self, now: Monotonic) -> Call {
-        let mut path = "/v1/edge/feed".to_owned();
-        let mut timeout_millis = CALL_MILLIS;
-        if let Some(state) = self.state.as_ref().filter(|_| !self.want_snapshot) {
-            // After a failure the first answer is wanted at once: it proves that the issuer is back.
-            let wait = if self.feed_failures == 0 { self.settings.hold_seconds } else { 0 };
-            path = format!("{path}?epoch={}&after={}&wait={wait}", state.epoch.to_hex(), state.position.0);
-            timeout_millis += wait * 1000;
+        let Self { board, ids, home, election, .. } = self;
+        let Some(Home { origin, publisher, subscriber, report, lending, breaker }) = home else {
+            return Ok(());
+        };
+        if lending.awaits(id) {
+            return lending.answered(outcome, breaker, metrics, at);
         }
-        let asked = self.in_flight(now, timeout_millis);
-        self.feed = Poll::Asked(asked);
-        let headers = vec![("accept", MEDIA_TYPE.to_owned())];
-        Call {
-            id: asked.id,
-            kind: CallKind::Feed,
-            method: "GET",
-            path,
-            headers,
-            body: Vec::new(),
-            timeout_millis,
+        if report.awaits(id) {
+            return report.answered(outcome, metrics, at);
         }
-    }
-
-    fn feed_answered(
-        &mut self,
-        asked: InFlight,
-        outcome: Result<Reply<'_>, CallFailure>,
-        now: Now,
-        random: u64,
-        metrics: &mut Metrics,
-    ) -> Result<(), AnswerFault> {
-        let applied = match outcome {
-            Ok(Reply { status: 200, body }) => self.take_in(body, now, metrics).inspect_err(|fault| {
-                metrics.count(Counter::FeedRefused);
-                self.want_snapshot = fault.calls_for_snapshot();
-            }),
-            Ok(Reply { status, .. }) => Err(AnswerFault::Status(status)),
-            Err(failure) => Err(AnswerFault::Call(failure)),
-        };
-        let next_at = match applied {
-            Ok(news) => {
-                self.feed_failures = 0;
-                self.want_snapshot = false;
-                // With long polling the next poll follows at once, unless the issuer answered early and had no news:
-                // then it, or a cache before it, does not hold polls.
-                let held = news || now.monotonic.since(asked.sent_at) >= self.settings.poll_millis;
-                let follow_at_once = self.settings.hold_seconds > 0 && held;
-                if follow_at_once { now.monotonic } else { asked.sent_at.plus(self.settings.poll_millis) }
-            }
-            Err(_) => {
-                metrics.count(Counter::FeedFailed);
-                self.feed_failures = self.feed_failures.saturating_add(1);
-                now.monotonic.plus(backoff(self.feed_failures, random))
-            }
-        };
-        self.feed = Poll::Idle { next_at };
-        applied.map(|_| ())
-    }
-
-    /// Applies a message; tells whether it brought news.
-    fn take_in(&mut self, body: &[u8], now: Now, metrics: &mut Metrics) -> Result<bool, AnswerFault> {
-        let before = self.state.as_ref().map(|state| (state.epoch, state.position));
-        let message = self.settings.anchor.open(body).map_err(AnswerFault::Decode)?;
-        let as_of = message.as_of;
-        let counter = match message.change {
-            FeedChange::Delta { .. } => Counter::FeedDelta,
-            FeedChange::Snapshot { .. } => Counter::FeedSnapshot,
-        };
-        FeedState::apply(&mut self.state, message, now.wall.seconds()).map_err(AnswerFault::Apply)?;
-        metrics.count(counter);
-        match &mut self.clock {
-            Some(clock) => clock.advance(as_of, now.monotonic),
-            None => self.clock = Some(IssuerClock::first(as_of, now)),
+        if !publisher.awaits(id) {
+            return Ok(());
         }
-        Ok(before != self.state.as_ref().map(|state| (state.epoch, state.position)))
+        let mut scene = Scene { board, origin, ids, breaker, metrics, now, random };
+        if publisher.answered(outcome, &mut scene)? == Published::Overtaken {
+            election.step_down();
+        }
+        subscriber.step(board, &origin.trust_anchor, metrics, now)?;
+        report.sign_in(board, subscriber, now.monotonic);
+        Ok(())
     }
 
-    fn send_batch(&mut self, now: Monotonic) -> Option<Call> {
-        let batch = self.ledger.due(now)?;
-        // A batch is made of strings and numbers; it always serialises.
-        let body = serde_json::to_vec(batch).unwrap_or_default();
-        let asked = self.in_flight(now, CALL_MILLIS);
-        self.quota = Some(asked);
-        Some(Call {
-            id: asked.id,
-            kind: CallKind::Quota,
-            method: "POST",
-            path: "/v1/edge/quota".to_owned(),
-            headers: vec![("content-type", "application/json".to_owned())],
-            body,
-            timeout_millis: CALL_MILLIS,
-        })
+    /// In how many milliseconds to come again, as things stand.
+    pub(super) fn next_tick_millis(&self) -> u32 {
+        let busy = self.home.as_ref().is_some_and(|home| home.subscriber.is_busy());
+        if busy { BUSY_TICK_MILLIS } else { TICK_MILLIS }
     }
+}
 
-    fn quota_answered(
-        &mut self,
-        outcome: Result<Reply<'_>, CallFailure>,
-        now: Monotonic,
-        random: u64,
-        metrics: &mut Metrics,
-    ) -> Result<(), AnswerFault> {
-        self.quota = None;
-        let fault = match outcome {
-            Ok(Reply { status: 200, body }) => match read_answer(body) {
-                Some(answer) => {
-                    metrics.count(Counter::QuotaBatch);
-                    self.quota_failures = 0;
-                    self.ledger.answered(answer);
-                    return Ok(());
-                }
-                None => AnswerFault::QuotaAnswer,
-            },
-            Ok(Reply { status, .. }) => {
-                // The issuer read the batch and will never take it: sending it again would block every later one.
-                if matches!(status, 400 | 409 | 413 | 422) {
-                    metrics.add(Counter::QuotaUnitsUnreported, self.ledger.rejected());
-                }
-                AnswerFault::Status(status)
-            }
-            Err(failure) => AnswerFault::Call(failure),
-        };
-        metrics.count(Counter::QuotaBatchFailed);
-        self.quota_failures = self.quota_failures.saturating_add(1);
-        self.ledger.failed(now.plus(backoff(self.quota_failures, random)));
-        Err(fault)
-    }
-
-    /// Gives up calls whose end the host never reported.
-    fn give_up(&mut self, now: Monotonic, random: u64, metrics: &mut Metrics) {
-        if let Poll::Asked(asked) = self.feed
-            && now >= asked.given_up_at
+/// Names the board of a configuration: filters that ask the same issuers as the same edge share one.
+fn board_name(config: &Config) -> String {
+    let mut digest = Sha256::new();
+    if let Some(Origin { cluster, authority, edge_id, trust_anchor, .. }) = &config.origin {
+        for part in
+            [cluster.as_bytes(), authority.as_bytes(), edge_id.as_str().as_bytes(), &trust_anchor.to_bytes()]
         {
-            metrics.count(Counter::FeedFailed);
-            self.feed_failures = self.feed_failures.saturating_add(1);
-            self.feed = Poll::Idle { next_at: now.plus(backoff(self.feed_failures, random)) };
-        }
-        if self.quota.is_some_and(|asked| now >= asked.given_up_at) {
-            // Counted there; there is nobody to tell.
-            let _ = self.quota_answered(Err(CallFailure::NoAnswer), now, random, metrics);
+            digest.update((part.len() as u64).to_be_bytes());
+            digest.update(part);
         }
     }
-}
-
-impl AnswerFault {
-    /// Whether a snapshot would help where a delta did not.
-    fn calls_for_snapshot(self) -> bool {
-        match self {
-            // A snapshot has only what is live, so it may fit where one more delta does not.
-            Self::Apply(
-                ApplyError::Gap | ApplyError::EpochChanged | ApplyError::Incomplete | ApplyError::TooLarge,
-            )
-            | Self::Decode(FeedDecodeError::Unknown | FeedDecodeError::Payload) => true,
-            Self::Call(_)
-            | Self::Status(_)
-            | Self::QuotaAnswer
-            | Self::Apply(ApplyError::Rollback | ApplyError::Keys(_))
-            | Self::Decode(
-                FeedDecodeError::TooLong
-                | FeedDecodeError::Envelope
-                | FeedDecodeError::Algorithm
-                | FeedDecodeError::Signature,
-            ) => false,
+    for (place, provider) in config.providers.iter().enumerate() {
+        if let KeySource::Remote(remote) = &provider.keys {
+            let place = (place as u64).to_be_bytes();
+            digest.update(
+                [place.as_slice(), remote.authority.as_bytes(), b"/", remote.path.as_bytes()].concat(),
+            );
         }
     }
-}
-
-fn read_answer(body: &[u8]) -> Option<QuotaAnswer> {
-    serde_json::from_slice(body).ok().filter(|_| body.len() <= BATCH_BYTES_MAX)
-}
-
-fn backoff(failures: u32, random: u64) -> u64 {
-    let doublings = failures.saturating_sub(1).min(16);
-    let ceiling = BACKOFF_MAX_MILLIS.min(BACKOFF_FIRST_MILLIS << doublings);
-    random % (ceiling + 1)
+    let bytes: [u8; 32] = digest.finalize().into();
+    let name: String = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    format!("tollgate.{name}.")
 }

@@ -9,9 +9,11 @@
 )]
 
 use std::ptr::null_mut;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use tollgate_shared::time::{Monotonic, UnixMillis};
+
+use crate::engine::{NotWritten, SharedData, Version};
 
 /// What a host call answered when it was not `Ok`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,6 +92,20 @@ unsafe extern "C" {
     fn proxy_define_metric(kind: u32, name: *const u8, name_size: usize, id: *mut u32) -> u32;
     fn proxy_increment_metric(id: u32, offset: i64) -> u32;
     fn proxy_record_metric(id: u32, value: u64) -> u32;
+    fn proxy_get_shared_data(
+        name: *const u8,
+        name_size: usize,
+        data: *mut *mut u8,
+        size: *mut usize,
+        version: *mut u32,
+    ) -> u32;
+    fn proxy_set_shared_data(
+        name: *const u8,
+        name_size: usize,
+        value: *const u8,
+        value_size: usize,
+        version: u32,
+    ) -> u32;
     fn proxy_call_foreign_function(
         name: *const u8,
         name_size: usize,
@@ -99,6 +115,14 @@ unsafe extern "C" {
         size: *mut usize,
     ) -> u32;
 }
+
+#[link(wasm_import_module = "wasi_snapshot_preview1")]
+unsafe extern "C" {
+    fn clock_time_get(clock: i32, precision: i64, nanoseconds: i32) -> i32;
+}
+
+/// WASI's monotonic clock, which in Envoy is the process's: every VM reads the same.
+const MONOTONIC_CLOCK: i32 = 1;
 
 fn checked(status: u32) -> HostResult<()> {
     if status == 0 { Ok(()) } else { Err(HostStatus(status)) }
@@ -124,17 +148,38 @@ pub(super) fn date() -> UnixMillis {
     UnixMillis(u64::try_from(date).unwrap_or(u64::MAX))
 }
 
-/// The time since `start`: WASI's monotonic clock.
-#[expect(clippy::disallowed_methods, reason = "this is where the adapter reads the clocks")]
-pub(super) fn monotonic(start: Instant) -> Monotonic {
-    let passed = Instant::now().saturating_duration_since(start).as_millis();
-    Monotonic(u64::try_from(passed).unwrap_or(u64::MAX))
+/// The process's monotonic clock. The standard library's `Instant` would tell differences only, and VMs compare readings.
+pub(super) fn monotonic() -> Monotonic {
+    let mut nanoseconds = 0u64;
+    // SAFETY: the pointer is to a local that is valid for the call; addresses have 32 bits here. Should the clock fail, it
+    // stands still: what is timed by it then waits, and nothing becomes younger.
+    let _ = unsafe { clock_time_get(MONOTONIC_CLOCK, 1_000_000, (&raw mut nanoseconds) as usize as i32) };
+    Monotonic(nanoseconds / 1_000_000)
 }
 
-/// The instant from which monotonic time is counted.
-#[expect(clippy::disallowed_methods, reason = "this is where the adapter reads the clocks")]
-pub(super) fn start() -> Instant {
-    Instant::now()
+/// What the VMs of this process share.
+#[derive(Debug, Default)]
+pub(super) struct ProcessData;
+
+impl SharedData for ProcessData {
+    fn read(&self, name: &str) -> Option<(Vec<u8>, Version)> {
+        let mut version = 0;
+        // SAFETY: the name is a live string, and the out-pointers are valid for the call.
+        let value = returned(|data, size| unsafe {
+            proxy_get_shared_data(name.as_ptr(), name.len(), data, size, &raw mut version)
+        });
+        value.ok().map(|value| (value, Version(version)))
+    }
+
+    fn write(&self, name: &str, value: &[u8], version: Option<Version>) -> Result<(), NotWritten> {
+        // 0 is "whatever is there"; the host never gives it to a value.
+        let version = version.map_or(0, |version| version.0);
+        // SAFETY: the pointers and lengths are those of live slices.
+        let written = checked(unsafe {
+            proxy_set_shared_data(name.as_ptr(), name.len(), value.as_ptr(), value.len(), version)
+        });
+        written.map_err(|_| NotWritten)
+    }
 }
 
 /// A random number; `None` when the host has no source of randomness.

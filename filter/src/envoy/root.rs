@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use proxy_wasm::hostcalls::dispatch_http_call;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
@@ -12,7 +12,7 @@ use tollgate_shared::time::{Monotonic, Now, UnixMillis};
 use tollgate_shared::wire::feed::MESSAGE_BYTES_MAX;
 
 use super::crypto::HostCrypto;
-use super::host::{self, Buffer, Level, Map, MetricKind};
+use super::host::{self, Buffer, Level, Map, MetricKind, ProcessData};
 use super::http::{self, Http};
 use crate::config::Config;
 use crate::engine::{
@@ -20,11 +20,11 @@ use crate::engine::{
     RequestView, ResponseHeader, WAIT_MILLIS,
 };
 
-/// The time between ticks, in milliseconds: how late a poll or a refused wait can be.
-const TICK_MILLIS: u32 = 100;
 /// The time to the next tick when a request waits for a call. Calls are made from ticks only: one made by a request would
 /// be answered to that request, and lost with it.
 const URGENT_TICK_MILLIS: u32 = 1;
+/// The time between two exports of what was counted, in milliseconds.
+const EXPORT_MILLIS: u64 = 200;
 /// The most requests of one VM that wait at once; more are refused.
 const WAITING_MAX: usize = 1024;
 
@@ -38,20 +38,33 @@ pub(super) struct Root {
 /// What the contexts of a VM share. Nothing in it stays borrowed across a host call that could come back.
 #[derive(Debug)]
 pub(super) struct Vm {
-    start: Instant,
     /// Both clocks at the latest tick.
     ticked: Cell<Now>,
     /// Added to both clocks; only the probe build ever sets it.
     clock_shift_millis: Cell<u64>,
-    engine: RefCell<Option<Engine<HostCrypto>>>,
-    calls: RefCell<BTreeMap<u32, CallId>>,
+    engine: RefCell<Option<FilterEngine>>,
+    calls: RefCell<BTreeMap<u32, UnderWay>>,
     waiting: RefCell<Vec<Waiting>>,
     /// Headers for the responses of admitted requests.
     responses: RefCell<BTreeMap<u32, Vec<ResponseHeader>>>,
     credential: RefCell<Secret>,
-    last_fault: Cell<Option<AnswerFault>>,
+    /// What was last logged of each cluster, or of the board.
+    faults: RefCell<BTreeMap<String, AnswerFault>>,
     metrics: RefCell<Exported>,
+    exported_at: Cell<Monotonic>,
 }
+
+type FilterEngine = Engine<HostCrypto, ProcessData>;
+
+/// A call that was made.
+#[derive(Debug)]
+struct UnderWay {
+    id: CallId,
+    cluster: String,
+}
+
+/// What faults of what other VMs published are logged under.
+const BOARD: &str = "the board of this process";
 
 /// The edge's credential; it prints nothing of itself.
 #[derive(Default)]
@@ -78,18 +91,17 @@ struct Exported {
 
 impl Root {
     pub(super) fn new(context: u32) -> Self {
-        let start = host::start();
         let vm = Vm {
-            start,
-            ticked: Cell::new(clocks(start)),
+            ticked: Cell::new(clocks()),
             clock_shift_millis: Cell::new(0),
             engine: RefCell::new(None),
             calls: RefCell::default(),
             waiting: RefCell::default(),
             responses: RefCell::default(),
             credential: RefCell::default(),
-            last_fault: Cell::new(None),
+            faults: RefCell::default(),
             metrics: RefCell::default(),
+            exported_at: Cell::default(),
         };
         Self { context, vm: Rc::new(vm) }
     }
@@ -112,7 +124,7 @@ impl Root {
             self.vm.credential.replace(Secret(credential));
         }
         let seed = host::random().ok_or_else(|| "the host has no source of randomness".to_owned())?;
-        let engine = Engine::new(config, HostCrypto::default(), seed);
+        let engine = Engine::new(config, HostCrypto::default(), ProcessData, seed);
         for notice in engine.notices() {
             host::log(Level::Warn, &format!("tollgate: {notice}"));
         }
@@ -129,16 +141,19 @@ impl Context for Root {
         body_size: usize,
         _num_trailers: usize,
     ) {
-        let Some(id) = self.vm.calls.borrow_mut().remove(&token) else { return };
+        let Some(call) = self.vm.calls.borrow_mut().remove(&token) else { return };
         // No headers: the call failed or timed out, and there is no map to read.
         let body = if num_headers == 0 { None } else { response_body(body_size) };
         let outcome = match (&body, response_status(num_headers)) {
             (Some(body), Some(status)) => Ok(Reply { status, body }),
             _ => Err(CallFailure::NoAnswer),
         };
-        self.vm.answer(id, outcome);
+        self.vm.answer(&call, outcome);
+        // The body may be large, and what comes next takes memory too.
+        drop(body);
         self.vm.make_due_calls();
         self.vm.retry_waiting();
+        self.vm.set_tick();
         // Retrying made requests the effective context; the dispatcher goes on with ours.
         let _ = host::set_effective_context(self.context);
     }
@@ -156,8 +171,9 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
-        let _ = host::set_tick_period(TICK_MILLIS);
-        self.vm.ticked.set(clocks(self.vm.start));
+        self.vm.ticked.set(clocks());
+        self.vm.tick();
+        self.vm.set_tick();
         self.vm.make_due_calls();
         self.vm.retry_overdue();
         self.vm.export_metrics();
@@ -176,7 +192,7 @@ impl RootContext for Root {
 impl Vm {
     pub(super) fn now(&self) -> Now {
         // One host call for each request: the date is that of the latest tick, moved on by the monotonic clock.
-        let monotonic = host::monotonic(self.start);
+        let monotonic = host::monotonic();
         let ticked = self.ticked.get();
         let wall = UnixMillis(ticked.wall.0.saturating_add(monotonic.since(ticked.monotonic)));
         let mut now = Now { wall, monotonic };
@@ -237,23 +253,46 @@ impl Vm {
     }
 
     #[cfg(feature = "probe")]
-    pub(super) fn with_engine<T>(&self, read: impl FnOnce(&Engine<HostCrypto>) -> T) -> Option<T> {
+    pub(super) fn with_engine<T>(&self, read: impl FnOnce(&FilterEngine) -> T) -> Option<T> {
         self.engine.borrow().as_ref().map(read)
     }
 
-    fn answer(&self, id: CallId, outcome: Result<Reply<'_>, CallFailure>) {
+    fn tick(&self) {
         let now = self.now();
-        let mut engine = self.engine.borrow_mut();
-        let Some(engine) = engine.as_mut() else { return };
-        let fault = engine.answer(id, outcome, now).err();
-        // An outage is worth one line when it begins and one when it ends, not one for each attempt.
-        if self.last_fault.replace(fault) == fault {
-            return;
+        let ticked = self.engine.borrow_mut().as_mut().map_or(Ok(()), |engine| engine.tick(now));
+        self.log_fault(BOARD, ticked.err());
+    }
+
+    /// Comes again as soon as the engine has more to do.
+    fn set_tick(&self) {
+        let millis = self.engine.borrow().as_ref().map(Engine::next_tick_millis);
+        if let Some(millis) = millis {
+            let _ = host::set_tick_period(millis);
         }
-        let cluster = engine.origin().map(|origin| origin.cluster.as_str()).unwrap_or_default();
+    }
+
+    fn answer(&self, UnderWay { id, cluster }: &UnderWay, outcome: Result<Reply<'_>, CallFailure>) {
+        let now = self.now();
+        let answered = self.engine.borrow_mut().as_mut().map(|engine| engine.answer(*id, outcome, now));
+        if let Some(answered) = answered {
+            self.log_fault(&format!("cluster `{cluster}`"), answered.err());
+        }
+    }
+
+    /// An outage is worth one line when it begins and one when it ends, not one for each attempt.
+    fn log_fault(&self, of: &str, fault: Option<AnswerFault>) {
+        let mut faults = self.faults.borrow_mut();
+        let known = faults.get(of).copied();
         match fault {
-            Some(fault) => host::log(Level::Warn, &format!("tollgate: origin.cluster `{cluster}`: {fault}")),
-            None => host::log(Level::Info, &format!("tollgate: origin.cluster `{cluster}`: answers again")),
+            Some(fault) if known != Some(fault) => {
+                faults.insert(of.to_owned(), fault);
+                host::log(Level::Warn, &format!("tollgate: {of}: {fault}"));
+            }
+            None if known.is_some() => {
+                faults.remove(of);
+                host::log(Level::Info, &format!("tollgate: {of}: well again"));
+            }
+            Some(_) | None => {}
         }
     }
 
@@ -265,29 +304,29 @@ impl Vm {
             let Some(call) = due else { return };
             match self.dispatch(&call) {
                 Ok(token) => {
-                    self.calls.borrow_mut().insert(token, call.id);
+                    self.calls.borrow_mut().insert(token, UnderWay { id: call.id, cluster: call.cluster });
                 }
-                Err(failure) => self.answer(call.id, Err(failure)),
+                Err(failure) => self.answer(&UnderWay { id: call.id, cluster: call.cluster }, Err(failure)),
             }
         }
     }
 
     fn dispatch(&self, call: &Call) -> Result<u32, CallFailure> {
-        let engine = self.engine.borrow();
-        let origin = engine.as_ref().and_then(Engine::origin).ok_or(CallFailure::NoAnswer)?;
         let authorization = format!("Bearer {}", self.credential.borrow().0);
         let mut headers = vec![
             (":method", call.method),
             (":path", call.path.as_str()),
-            (":authority", origin.authority.as_str()),
-            ("authorization", authorization.as_str()),
+            (":authority", call.authority.as_str()),
             ("user-agent", concat!("tollgate-filter/", env!("CARGO_PKG_VERSION"))),
         ];
+        if call.kind.takes_credential() {
+            headers.push(("authorization", authorization.as_str()));
+        }
         headers.extend(call.headers.iter().map(|(name, value)| (*name, value.as_str())));
         let body = (!call.body.is_empty()).then_some(call.body.as_slice());
         let timeout = Duration::from_millis(call.timeout_millis);
         // Envoy says `BadArgument` when it has no such cluster, and `InternalFailure` when it could not send.
-        dispatch_http_call(&origin.cluster, headers, body, Vec::new(), timeout).map_err(|status| {
+        dispatch_http_call(&call.cluster, headers, body, Vec::new(), timeout).map_err(|status| {
             if status == Status::BadArgument { CallFailure::Unroutable } else { CallFailure::NoAnswer }
         })
     }
@@ -336,6 +375,10 @@ impl Vm {
 
     fn export_metrics(&self) {
         let now = self.now();
+        if now.monotonic.since(self.exported_at.get()) < EXPORT_MILLIS {
+            return;
+        }
+        self.exported_at.set(now.monotonic);
         let Some(metrics) = self.engine.borrow().as_ref().map(|engine| engine.metrics(now)) else { return };
         self.metrics.borrow_mut().export(&metrics);
     }
@@ -379,8 +422,8 @@ impl Exported {
     }
 }
 
-fn clocks(start: Instant) -> Now {
-    Now { wall: host::date(), monotonic: host::monotonic(start) }
+fn clocks() -> Now {
+    Now { wall: host::date(), monotonic: host::monotonic() }
 }
 
 fn response_status(num_headers: usize) -> Option<u16> {

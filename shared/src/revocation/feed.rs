@@ -9,7 +9,7 @@ use crate::time::{UnixMillis, UnixSeconds};
 use crate::token::{IgnoredKey, KeySet, KeySetError};
 
 /// Names one history of the feed. It changes when history restarts, and positions of different epochs do not compare.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct Epoch(pub [u8; 16]);
 
 impl Epoch {
@@ -37,6 +37,10 @@ impl Epoch {
 /// A place in the history of one epoch: the number of changes so far, in the order in which they were committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Position(pub u64);
+
+/// A delta has at most so many positions, and ends at the latest at a multiple of it: who is far behind takes equal segments
+/// of the history, which never change and which a cache may keep.
+pub const SEGMENT_POSITIONS: u64 = 1024;
 
 /// One message of the feed.
 #[derive(Debug, Clone, PartialEq)]
@@ -113,9 +117,10 @@ impl Place {
             (FeedChange::Delta(delta), Some(current)) => current.may_add(delta, message),
             (FeedChange::Snapshot { .. }, None) => Ok(()),
             (FeedChange::Snapshot { .. }, Some(current)) => {
-                // Time alone orders snapshots of different epochs; within one, the position does too.
+                // Within a history the position orders, however long ago the snapshot was made; histories are ordered by
+                // time alone.
                 let is_rollback = if current.epoch == message.epoch {
-                    message.to < current.position || is_older(message.as_of, current.as_of)
+                    message.to < current.position
                 } else {
                     message.as_of < current.as_of
                 };

@@ -74,6 +74,12 @@ impl TrustAnchor {
         VerifyingKey::from_bytes(bytes).ok().filter(|key| !key.is_weak()).map(Self)
     }
 
+    /// The 32 bytes of the key.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 32] {
+        self.0.to_bytes()
+    }
+
     /// Checks the signature of the envelope that `body` begins with, then decodes it.
     ///
     /// # Errors
@@ -108,10 +114,8 @@ impl TrustAnchor {
     }
 
     fn message(&self, item: ciborium::Value) -> Result<FeedMessage, FeedDecodeError> {
-        let signed = match item {
-            ciborium::Value::Tag(CoseSign1::TAG, inner) => CoseSign1::from_cbor_value(*inner).ok(),
-            _ => None,
-        };
+        let tagged = item.into_tag().ok().filter(|(tag, _)| *tag == CoseSign1::TAG);
+        let signed = tagged.and_then(|(_, inner)| CoseSign1::from_cbor_value(*inner).ok());
         let signed = signed.ok_or(FeedDecodeError::Envelope)?;
         let protected = &signed.protected.header;
         if protected.alg != Some(coset::RegisteredLabelWithPrivate::Assigned(Algorithm::EdDSA))

@@ -6,17 +6,19 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, Result, bail};
 use tollgate_filter::config::Config;
 use tollgate_filter::engine::{
-    Call, CallFailure, CallKind, Decision, Engine, Patience, Reply, RequestView, WAIT_MILLIS,
+    Call, CallFailure, CallKind, Decision, Engine, LocalData, Patience, Reply, RequestView, WAIT_MILLIS,
 };
 use tollgate_shared::time::{Monotonic, Now, UnixMillis, UnixSeconds};
 use tollgate_shared::token::RustCrypto;
 
 use super::{Host, Origin, Seen};
 
+/// So many steps take in the largest snapshot of a conversation.
+const STEPS_MAX: usize = 20;
 const START: UnixSeconds = UnixSeconds(1_800_000_000);
 
 struct Native {
-    engine: Engine<RustCrypto>,
+    engine: Engine<RustCrypto, LocalData>,
     origin: Arc<Mutex<Origin>>,
     passed_millis: u64,
 }
@@ -31,6 +33,19 @@ impl Native {
 
     /// Makes the calls that are due; tells whether the feed was among them.
     fn exchange(&mut self) -> bool {
+        let mut polled = false;
+        // As often as the engine wants: a snapshot is taken in step by step. A fault is what some scripts are about.
+        for _ in 0..STEPS_MAX {
+            let _ = self.engine.tick(self.now());
+            polled |= self.make_calls();
+            if self.engine.next_tick_millis() > 1 {
+                break;
+            }
+        }
+        polled
+    }
+
+    fn make_calls(&mut self) -> bool {
         let mut polled = false;
         while let Some(Call { id, kind, path, body, .. }) = self.engine.due(self.now()) {
             polled |= kind == CallKind::Feed;
@@ -120,7 +135,7 @@ async fn every_conversation_goes_as_written_with_the_engine() -> Result<()> {
         let origin = conversation.issuer(START)?;
         let plugin = conversation.plugin(&origin.lock().expect("not poisoned").anchor());
         let config = Config::parse(plugin.to_string().as_bytes()).with_context(|| name.clone())?;
-        let engine = Engine::new(config, RustCrypto, 42);
+        let engine = Engine::new(config, RustCrypto, LocalData::default(), 42);
         let mut host = Native { engine, origin: Arc::clone(&origin), passed_millis: 0 };
         conversation.hold(&mut host, &origin, START).await.with_context(|| name.clone())?;
     }

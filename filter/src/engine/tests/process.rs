@@ -1,0 +1,439 @@
+//! One process with several VMs, in virtual time: who polls, who takes over, and that each has what the issuer said.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use tollgate_shared::quota::Plan;
+use tollgate_shared::revocation::{
+    Delta, Epoch, FeedChange, FeedMessage, Place, Position, RevocationSet, SEGMENT_POSITIONS, StatusIndex,
+};
+use tollgate_shared::token::SigningKey;
+use tollgate_shared::wire::feed::{Snapshot, seal, seal_snapshot};
+
+use super::*;
+
+const EPOCH: Epoch = Epoch([1; 16]);
+
+/// An issuer whose log is a list of indices.
+struct Issuer {
+    feed_key: SigningKey,
+    epoch: Epoch,
+    log: Vec<u32>,
+    up: bool,
+    snapshots: usize,
+    segments: usize,
+    reports: Vec<serde_json::Value>,
+}
+
+impl Issuer {
+    fn new() -> Self {
+        let feed_key = SigningKey::from_seed(&[3; 32]);
+        Self {
+            feed_key,
+            epoch: EPOCH,
+            log: Vec::new(),
+            up: true,
+            snapshots: 0,
+            segments: 0,
+            reports: Vec::new(),
+        }
+    }
+
+    fn message(&self, from: usize, to: usize, now: Now) -> FeedMessage {
+        let revoked = self.log[from..to].iter().copied().map(StatusIndex).collect();
+        FeedMessage {
+            epoch: self.epoch,
+            to: Position(to as u64),
+            head: Position(self.log.len() as u64),
+            as_of: now.wall,
+            change: FeedChange::Delta(Delta { from: Position(from as u64), revoked, ..Delta::default() }),
+            keys: None,
+            plans: None,
+        }
+    }
+
+    fn snapshot(&self, now: Now) -> Vec<u8> {
+        let mut set = RevocationSet::default();
+        set.indices.extend(self.log.iter().copied().map(StatusIndex));
+        let position = Position(self.log.len() as u64);
+        let place = Place { epoch: self.epoch, position, as_of: now.wall };
+        let keys = serde_json::json!({ "keys": [self.feed_key.public_jwk()] }).to_string();
+        let plans = Plan::defaults();
+        let snapshot = Snapshot { place, head: position, revoked: &set, keys: &keys, plans: &plans };
+        seal_snapshot(snapshot, &self.feed_key).unwrap()
+    }
+
+    /// The answer to a call that came at `since`; `None` for a poll that is held.
+    fn answer(&mut self, call: &Call, since: u64, now: Now) -> Option<Vec<u8>> {
+        let (path, query) = call.path.split_once('?').unwrap_or((&call.path, ""));
+        let parameter = |name: &str| {
+            let pair = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+            pair.map(str::to_owned)
+        };
+        let number = |name: &str| parameter(name).map(|text| text.parse::<usize>().unwrap());
+        if path == "/v1/edge/heartbeat" {
+            self.reports.push(serde_json::from_slice(&call.body).unwrap());
+            return Some(br#"{"interval_seconds":10,"ttl_seconds":30}"#.to_vec());
+        }
+        if let Some(segment) = path.strip_prefix("/v1/edge/history/") {
+            self.segments += 1;
+            let from: usize = segment.split_once('/').unwrap().1.parse().unwrap();
+            let message = self.message(from, from + SEGMENT_POSITIONS as usize, now);
+            return seal(&FeedMessage { head: message.to, ..message }, &self.feed_key);
+        }
+        let held_for = number("wait").unwrap_or_default() as u64 * 1000;
+        let may_be_held = now.monotonic.0 < since + held_for;
+        let known = parameter("epoch") == Some(self.epoch.to_hex());
+        match number("after").filter(|after| known && *after <= self.log.len()) {
+            Some(after) if after == self.log.len() && may_be_held => None,
+            Some(after) => {
+                let segment = SEGMENT_POSITIONS as usize;
+                let end = self.log.len().min((after / segment + 1) * segment);
+                let end = number("until").map_or(end, |until| until.min(end));
+                seal(&self.message(after, end, now), &self.feed_key)
+            }
+            None => {
+                self.snapshots += 1;
+                Some(self.snapshot(now))
+            }
+        }
+    }
+}
+
+/// The process: its VMs by number, and the calls they have under way.
+struct Process {
+    data: LocalData,
+    vms: BTreeMap<usize, Engine<RustCrypto, LocalData>>,
+    held: Vec<(usize, Call, u64)>,
+    issuer: Issuer,
+    millis: u64,
+    started: u128,
+}
+
+impl Process {
+    fn new(vms: usize) -> Self {
+        let mut process = Self {
+            data: LocalData::default(),
+            vms: BTreeMap::new(),
+            held: Vec::new(),
+            issuer: Issuer::new(),
+            millis: 0,
+            started: 0,
+        };
+        (0..vms).for_each(|vm| process.start(vm));
+        process
+    }
+
+    /// Starts a VM, or replaces one that trapped: its calls are lost.
+    fn start(&mut self, vm: usize) {
+        use base64ct::{Base64UrlUnpadded, Encoding};
+        let anchor = Base64UrlUnpadded::encode_string(&self.issuer.feed_key.public_bytes());
+        let config = serde_json::json!({
+            "providers": [{ "name": "home", "issuer": "https://i", "audiences": ["api"], "keys": "feed" }],
+            "origin": { "cluster": "issuer", "authority": "i", "edge_id": "e", "trust_anchor": anchor },
+            "rules": [{ "match": { "prefix": "/" }, "requires": "token" }],
+        });
+        let config = Config::parse(config.to_string().as_bytes()).unwrap();
+        self.started += 1;
+        let seed = (self.started << 64) | self.started.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.kill(vm);
+        self.vms.insert(vm, Engine::new(config, RustCrypto, self.data.clone(), seed));
+    }
+
+    fn kill(&mut self, vm: usize) {
+        self.vms.remove(&vm);
+        self.held.retain(|(owner, ..)| *owner != vm);
+    }
+
+    fn now(&self) -> Now {
+        at(self.millis)
+    }
+
+    /// Lets time pass, a tick of every VM in each step.
+    fn pass(&mut self, millis: u64) {
+        let end = self.millis + millis;
+        while self.millis < end {
+            self.millis += 5;
+            self.tick();
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.now();
+        for (vm, engine) in &mut self.vms {
+            // Faults are what some of these are about.
+            let _ = engine.tick(now);
+            while let Some(call) = engine.due(now) {
+                self.held.push((*vm, call, self.millis));
+            }
+        }
+        for (vm, call, since) in std::mem::take(&mut self.held) {
+            let Some(engine) = self.vms.get_mut(&vm) else { continue };
+            if !self.issuer.up {
+                let _ = engine.answer(call.id, Err(CallFailure::NoAnswer), now);
+            } else if let Some(body) = self.issuer.answer(&call, since, now) {
+                let _ = engine.answer(call.id, Ok(Reply { status: 200, body: &body }), now);
+            } else {
+                self.held.push((vm, call, since));
+            }
+        }
+    }
+
+    fn revoke(&mut self, indices: impl IntoIterator<Item = u32>) {
+        self.issuer.log.extend(indices);
+    }
+
+    fn positions(&self) -> Vec<Option<u64>> {
+        self.vms.values().map(Engine::position).collect()
+    }
+
+    fn polls_held(&self) -> usize {
+        self.held.iter().filter(|(_, call, _)| call.kind == CallKind::Feed).count()
+    }
+
+    /// Whether every VM has exactly what the issuer revoked.
+    fn all_have_it(&self) -> bool {
+        let mut wanted = RevocationSet::default();
+        wanted.indices.extend(self.issuer.log.iter().copied().map(StatusIndex));
+        self.vms.values().all(|engine| {
+            let state = engine.refresh.as_ref().and_then(Refresh::state);
+            state.is_some_and(|state| {
+                state.epoch == self.issuer.epoch && state.revoked.indices == wanted.indices
+            })
+        })
+    }
+}
+
+#[test]
+fn one_vm_polls_and_all_of_them_know() {
+    let mut process = Process::new(5);
+    process.revoke(0..100);
+    process.pass(500);
+    assert!(process.all_have_it(), "{:?}", process.positions());
+    assert_eq!((process.issuer.snapshots, process.polls_held()), (1, 1));
+    for round in 0..20 {
+        process.revoke([1_000 + round]);
+        // What was revoked is known at every VM within two ticks of it.
+        process.pass(40);
+        assert!(process.all_have_it(), "round {round}: {:?}", process.positions());
+        assert_eq!(process.polls_held(), 1);
+    }
+    assert_eq!(process.issuer.snapshots, 1, "nobody but the first needed one");
+}
+
+#[test]
+fn another_vm_takes_over_within_a_second_when_the_leader_dies() {
+    let mut process = Process::new(4);
+    process.revoke(0..10);
+    process.pass(500);
+    for round in 0..3 {
+        let leader = process.held.iter().find(|(_, call, _)| call.kind == CallKind::Feed).unwrap().0;
+        process.kill(leader);
+        process.revoke([100 + round]);
+        process.pass(1_000);
+        assert_eq!(process.polls_held(), 1);
+        assert!(process.all_have_it(), "{:?}", process.positions());
+    }
+    assert_eq!(process.issuer.snapshots, 1, "who takes over goes on where the board is");
+}
+
+#[test]
+fn a_replaced_vm_serves_nothing_until_it_has_what_the_process_had() {
+    let mut process = Process::new(3);
+    process.revoke(0..10);
+    process.pass(500);
+    process.revoke(10..40);
+    process.pass(100);
+    for vm in 0..3 {
+        process.start(vm);
+        let mut seen = Vec::new();
+        while seen.last() != Some(&Some(40)) {
+            process.pass(5);
+            let now = process.now().monotonic;
+            let position = process.vms[&vm].position();
+            assert_eq!(process.vms[&vm].is_ready(now), position.is_some());
+            seen.push(position);
+            assert!(seen.len() < 400, "not there after two seconds");
+        }
+        assert!(seen.iter().all(|position| position.is_none() || *position == Some(40)), "{seen:?}");
+        assert!(process.all_have_it());
+    }
+}
+
+#[test]
+fn a_vm_that_comes_when_the_snapshot_is_long_gone_gets_another_and_the_others_follow_on() {
+    let mut process = Process::new(3);
+    process.pass(500);
+    for index in 0..2 * board::RING as u32 {
+        process.revoke([index]);
+        process.pass(10);
+    }
+    process.start(1);
+    // Something is revoked while the snapshot is on its way.
+    for index in 0..50 {
+        process.revoke([10_000 + index]);
+        process.pass(10);
+    }
+    process.pass(3_000);
+    assert!(process.all_have_it(), "{:?}", process.positions());
+    assert_eq!(process.issuer.snapshots, 2);
+    assert_eq!(process.polls_held(), 1);
+}
+
+#[test]
+fn who_is_far_behind_takes_segments_of_history() {
+    let mut process = Process::new(2);
+    process.revoke(0..10);
+    process.pass(500);
+    process.issuer.up = false;
+    process.pass(100);
+    process.held.clear();
+    process.revoke(10..10 * SEGMENT_POSITIONS as u32);
+    process.pass(7_000);
+    process.issuer.up = true;
+    process.pass(11_000);
+    assert!(process.all_have_it(), "{:?}", process.positions());
+    assert_eq!((process.issuer.snapshots, process.issuer.segments), (1, 9));
+}
+
+#[test]
+fn a_history_that_begins_anew_reaches_every_vm() {
+    let mut process = Process::new(3);
+    process.revoke(0..10);
+    process.pass(500);
+    process.issuer.epoch = Epoch([2; 16]);
+    process.issuer.log = vec![5, 6];
+    // The poll that is held is given up; the next one learns of it.
+    process.pass(30_000);
+    assert!(process.all_have_it(), "{:?}", process.positions());
+}
+
+#[test]
+fn what_all_enforce_is_reported_when_it_has_risen_and_now_and_then() {
+    let mut process = Process::new(3);
+    process.revoke(0..10);
+    process.pass(1_000);
+    process.revoke([77]);
+    process.pass(1_000);
+    let last = process.issuer.reports.last().unwrap();
+    assert_eq!((&last["enforced"], &last["position"], &last["workers"]), (&11.into(), &11.into(), &3.into()));
+    assert!(last["enforced_ago_ms"].as_u64().unwrap() <= 300, "{last}");
+    let instances: std::collections::BTreeSet<String> =
+        process.issuer.reports.iter().map(|report| report["instance"].to_string()).collect();
+    assert_eq!(instances.len(), 1, "{instances:?}");
+    let before = process.issuer.reports.len();
+    process.pass(30_000);
+    let idle = process.issuer.reports.len() - before;
+    assert!((2..=4).contains(&idle), "{idle} reports in 30 quiet seconds");
+    // One that does not move holds the figure back.
+    let held_back = process.vms.remove(&2).unwrap();
+    process.revoke([78]);
+    process.pass(1_000);
+    assert_eq!(process.issuer.reports.last().unwrap()["enforced"], 11);
+    drop(held_back);
+    // Until it is known to be gone.
+    process.pass(4_000);
+    assert_eq!(process.issuer.reports.last().unwrap()["enforced"], 12);
+}
+
+#[test]
+fn the_memory_of_the_board_is_bounded() {
+    let mut process = Process::new(2);
+    process.revoke((0..60_000).map(|index| index * 7));
+    process.pass(1_000);
+    let with_snapshot = process.data.bytes();
+    for index in 0..2 * board::RING as u32 {
+        process.revoke([1_000_000 + index]);
+        process.pass(10);
+    }
+    let without = process.data.bytes();
+    assert!(without < with_snapshot / 2 + 300 * board::RING as usize, "{with_snapshot} then {without} bytes");
+    assert!(process.all_have_it());
+}
+
+/// Found by the property below.
+#[test]
+fn a_board_that_was_forgotten_and_written_anew_is_not_taken_for_the_one_before() {
+    let mut process = Process::new(4);
+    process.pass(6);
+    process.data.clear();
+    process.revoke([7]);
+    process.pass(40_000);
+    assert!(process.all_have_it(), "{:?}", process.positions());
+}
+
+#[derive(Debug, Clone)]
+enum Event {
+    Pass(u64),
+    Revoke(u32),
+    RevokeMany(u32),
+    Replace(usize),
+    Kill(usize),
+    Down,
+    Up,
+    ForgetBoard,
+    NewHistory,
+}
+
+fn any_event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        8 => (0..600u64).prop_map(Event::Pass),
+        8 => (0..100_000u32).prop_map(Event::Revoke),
+        1 => (500..3_000u32).prop_map(Event::RevokeMany),
+        2 => (0..4usize).prop_map(Event::Replace),
+        1 => (0..4usize).prop_map(Event::Kill),
+        1 => Just(Event::Down),
+        2 => Just(Event::Up),
+        1 => Just(Event::ForgetBoard),
+        1 => Just(Event::NewHistory),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Whatever dies and whatever is lost: no VM goes back, none has what was never revoked, and when all is well again every
+    /// one of them has exactly what was.
+    #[test]
+    fn whatever_happens_every_vm_ends_with_what_was_revoked(events in proptest::collection::vec(any_event(), 1..40)) {
+        let mut process = Process::new(4);
+        let mut epochs = 1;
+        let mut highest: BTreeMap<usize, (u8, u64)> = BTreeMap::new();
+        for event in events {
+            match event {
+                Event::Pass(millis) => process.pass(millis),
+                Event::Revoke(index) => process.revoke([index]),
+                Event::RevokeMany(count) => process.revoke((0..count).map(|index| 200_000 + index)),
+                Event::Replace(vm) => {
+                    process.start(vm);
+                    highest.remove(&vm);
+                }
+                Event::Kill(vm) => {
+                    process.kill(vm);
+                    highest.remove(&vm);
+                }
+                Event::Down => process.issuer.up = false,
+                Event::Up => process.issuer.up = true,
+                Event::ForgetBoard => process.data.clear(),
+                Event::NewHistory => {
+                    epochs += 1;
+                    process.issuer.epoch = Epoch([epochs; 16]);
+                }
+            }
+            for (vm, engine) in &process.vms {
+                let Some(state) = engine.refresh.as_ref().and_then(Refresh::state) else { continue };
+                let place = (state.epoch.0[0], state.position.0);
+                prop_assert!(highest.get(vm).is_none_or(|before| *before <= place), "VM {} went back", vm);
+                highest.insert(*vm, place);
+                prop_assert!(state.revoked.indices.iter().all(|index| process.issuer.log.contains(&index.0)));
+            }
+        }
+        process.issuer.up = true;
+        (0..4).filter(|vm| !process.vms.contains_key(vm)).collect::<Vec<_>>().into_iter().for_each(|vm| process.start(vm));
+        process.revoke([7]);
+        // A held poll to an earlier history is given up after half a minute.
+        process.pass(80_000);
+        prop_assert!(process.all_have_it(), "{:?} of {}", process.positions(), process.issuer.log.len());
+        prop_assert!(process.polls_held() <= 1, "{} polls", process.polls_held());
+    }
+}
