@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use base64ct::{Base64UrlUnpadded, Encoding as _};
 use serde_json::{Map, Value, json};
 use tollgate_filter::config::Config;
-use tollgate_filter::engine::{Decision, Engine, Patience, Refusal, RequestView};
+use tollgate_filter::engine::{Decision, Engine, LocalData, Patience, Refusal, RequestView};
 use tollgate_shared::time::{Monotonic, Now, UnixMillis};
 use tollgate_shared::token::RustCrypto;
 
