@@ -33,7 +33,7 @@ use std::rc::Rc;
 
 use tollgate_shared::quota::Bucket;
 use tollgate_shared::quota::ledger::{Charge, Spend, Standing};
-use tollgate_shared::revocation::CLOCK_ERROR_SECONDS;
+use tollgate_shared::revocation::{CLOCK_ERROR_SECONDS, RevocationSet};
 use tollgate_shared::time::{Monotonic, Now, UnixSeconds};
 use tollgate_shared::token::{SignatureBackend, VerifyError};
 
@@ -255,6 +255,12 @@ impl<B: SignatureBackend, S: SharedData> Engine<B, S> {
     #[must_use]
     pub fn origin(&self) -> Option<&Origin> {
         self.config.origin.as_ref()
+    }
+
+    /// What is revoked, if that is known.
+    #[must_use]
+    pub fn revocations(&self) -> Option<&RevocationSet> {
+        self.refresh.as_ref()?.state().map(|state| &state.revoked)
     }
 
     /// The position of the feed that is enforced, if there is any.

@@ -148,13 +148,18 @@ pub(super) fn date() -> UnixMillis {
     UnixMillis(u64::try_from(date).unwrap_or(u64::MAX))
 }
 
-/// The process's monotonic clock. The standard library's `Instant` would tell differences only, and VMs compare readings.
+/// The process's monotonic clock.
 pub(super) fn monotonic() -> Monotonic {
+    Monotonic(monotonic_nanoseconds() / 1_000_000)
+}
+
+/// The same in nanoseconds. The standard library's `Instant` would tell differences only, and VMs compare readings.
+pub(super) fn monotonic_nanoseconds() -> u64 {
     let mut nanoseconds = 0u64;
     // SAFETY: the pointer is to a local that is valid for the call; addresses have 32 bits here. Should the clock fail, it
     // stands still: what is timed by it then waits, and nothing becomes younger.
-    let _ = unsafe { clock_time_get(MONOTONIC_CLOCK, 1_000_000, (&raw mut nanoseconds) as usize as i32) };
-    Monotonic(nanoseconds / 1_000_000)
+    let _ = unsafe { clock_time_get(MONOTONIC_CLOCK, 1, (&raw mut nanoseconds) as usize as i32) };
+    nanoseconds
 }
 
 /// What the VMs of this process share.

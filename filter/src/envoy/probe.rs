@@ -2,9 +2,11 @@
 //! trap the VM. The shipped module has none of it.
 
 use base64ct::{Base64UrlUnpadded, Encoding};
+use tollgate_shared::revocation::StatusIndex;
 use tollgate_shared::token::{SignatureBackend, VerifyingKey};
 
 use super::crypto::HostCrypto;
+use super::host;
 use super::root::Vm;
 use crate::engine::{Decision, Denial, Refusal};
 
@@ -21,6 +23,7 @@ pub(super) fn answer(vm: &Vm, headers: &[(&[u8], &[u8])]) -> Option<Decision> {
             "{}".to_owned()
         }
         ("state", _) => state(vm),
+        ("lookups", count) => lookups(vm, count.parse().unwrap_or_default()),
         ("verify", _) => {
             let bytes = |name| text(name).and_then(|text| Base64UrlUnpadded::decode_vec(text).ok());
             let key = match (text("x-probe-alg")?, bytes("x-probe-key")?) {
@@ -52,10 +55,30 @@ fn state(vm: &Vm) -> String {
             metrics.counters().map(|(counter, count)| (counter.name().to_owned(), count.into())).collect();
         serde_json::json!({
             "position": engine.position(),
+            "revoked": engine.revocations().map(|revoked| revoked.indices.len()),
+            "memory_bytes": core::arch::wasm32::memory_size(0) * 65_536,
+            "slowest_step_nanoseconds": vm.take_slowest(),
             "ready": engine.is_ready(now.monotonic),
             "requests": requests,
             "counters": counters,
         })
     });
     state.unwrap_or_default().to_string()
+}
+
+/// Looks up so many indices, spread over all there are; says how long that took, and how long it took to make up as many.
+fn lookups(vm: &Vm, count: u64) -> String {
+    let spread = |number: u64| (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32 % 100_000_000;
+    let timed = |look: &dyn Fn(u32) -> bool| {
+        let began = host::monotonic_nanoseconds();
+        let found = (0..count).filter(|number| look(core::hint::black_box(spread(*number)))).count();
+        (host::monotonic_nanoseconds().saturating_sub(began), found)
+    };
+    let made = timed(&|index| index == 0);
+    let looked = vm.with_engine(|engine| {
+        engine.revocations().map(|revoked| timed(&|index| revoked.indices.contains(StatusIndex(index))))
+    });
+    let (nanoseconds, found) = looked.flatten().unwrap_or_default();
+    serde_json::json!({ "nanoseconds": nanoseconds, "found": found, "without_nanoseconds": made.0 })
+        .to_string()
 }

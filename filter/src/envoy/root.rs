@@ -52,6 +52,9 @@ pub(super) struct Vm {
     faults: RefCell<BTreeMap<String, AnswerFault>>,
     metrics: RefCell<Exported>,
     exported_at: Cell<Monotonic>,
+    /// The longest that a tick or the answer to a call took, in nanoseconds.
+    #[cfg(feature = "probe")]
+    slowest_nanoseconds: Cell<u64>,
 }
 
 type FilterEngine = Engine<HostCrypto, ProcessData>;
@@ -102,6 +105,8 @@ impl Root {
             faults: RefCell::default(),
             metrics: RefCell::default(),
             exported_at: Cell::default(),
+            #[cfg(feature = "probe")]
+            slowest_nanoseconds: Cell::default(),
         };
         Self { context, vm: Rc::new(vm) }
     }
@@ -141,6 +146,8 @@ impl Context for Root {
         body_size: usize,
         _num_trailers: usize,
     ) {
+        #[cfg(feature = "probe")]
+        let _timed = self.vm.timed();
         let Some(call) = self.vm.calls.borrow_mut().remove(&token) else { return };
         // No headers: the call failed or timed out, and there is no map to read.
         let body = if num_headers == 0 { None } else { response_body(body_size) };
@@ -171,6 +178,8 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
+        #[cfg(feature = "probe")]
+        let _timed = self.vm.timed();
         self.vm.ticked.set(clocks());
         self.vm.tick();
         self.vm.set_tick();
@@ -244,6 +253,18 @@ impl Vm {
 
     pub(super) fn owned_among(&self, names: &[&[u8]]) -> Vec<Vec<u8>> {
         self.engine.borrow().as_ref().map(|engine| engine.strip_trailers(names)).unwrap_or_default()
+    }
+
+    /// Measures until it is dropped.
+    #[cfg(feature = "probe")]
+    fn timed(&self) -> Timed<'_> {
+        Timed { slowest: &self.slowest_nanoseconds, began: host::monotonic_nanoseconds() }
+    }
+
+    /// The longest step since this was last asked, in nanoseconds.
+    #[cfg(feature = "probe")]
+    pub(super) fn take_slowest(&self) -> u64 {
+        self.slowest_nanoseconds.take()
     }
 
     #[cfg(feature = "probe")]
@@ -381,6 +402,20 @@ impl Vm {
         self.exported_at.set(now.monotonic);
         let Some(metrics) = self.engine.borrow().as_ref().map(|engine| engine.metrics(now)) else { return };
         self.metrics.borrow_mut().export(&metrics);
+    }
+}
+
+#[cfg(feature = "probe")]
+struct Timed<'v> {
+    slowest: &'v Cell<u64>,
+    began: u64,
+}
+
+#[cfg(feature = "probe")]
+impl Drop for Timed<'_> {
+    fn drop(&mut self) {
+        let took = host::monotonic_nanoseconds().saturating_sub(self.began);
+        self.slowest.set(self.slowest.get().max(took));
     }
 }
 

@@ -1,0 +1,141 @@
+//! What admitted traffic notices while a million revocations arrive and are taken in.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+use tokio::task::JoinSet;
+use tollgate_shared::revocation::{RevocationSet, StatusIndex};
+use tollgate_shared::token::{AccessToken, IssuedStatus};
+use tollgate_tests::client::Client;
+use tollgate_tests::envoy::{Bootstrap, Envoy, EnvoyOptions};
+use tollgate_tests::eventually::eventually;
+use tollgate_tests::evidence::Evidence;
+use tollgate_tests::module::{self, Variant};
+use tollgate_tests::upstream::Upstream;
+
+use super::source::{LIVE, Random, Source, now, probe};
+use super::{quantile, say};
+
+const REVOCATIONS: usize = 1_000_000;
+const STORM_SECONDS: u64 = 20;
+const ROUNDS: usize = 3;
+const CONNECTIONS: usize = 8;
+/// Requests of a connection follow each other with this pause, so that what is measured is not a queue.
+const PAUSE: Duration = Duration::from_millis(4);
+
+pub(crate) async fn run() -> Result<()> {
+    let evidence = Evidence::named("bench-revocation-storm")?;
+    let module = tokio::task::spawn_blocking(|| module::build(Variant::Probe)).await??;
+    let source = Source::new(RevocationSet::default())?;
+    let upstream = Upstream::start().await?;
+    let bootstrap = Bootstrap::load()?.on_free_ports()?.upstream(upstream.addr())?;
+    let bootstrap = bootstrap.issuer(source.serve().await?)?.module(&module)?.plugin_config(&source.plugin())?;
+    let envoy = Envoy::start(EnvoyOptions { concurrency: 2, ..EnvoyOptions::new(bootstrap) }, &evidence).await?;
+    let token = token(&source)?;
+    let client = Client::fresh_connections();
+    let url = format!("{}/x", envoy.url());
+    eventually("the edge to admit", Duration::from_secs(30), async || {
+        let status = client.get(&url).bearer(&token).send().await?.status;
+        ensure!(status == 200, "{status}");
+        Ok(())
+    })
+    .await?;
+    let mut random = Random(7);
+    let (mut calm, mut storm) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        calm.extend(traffic(&url, &token, Duration::from_secs(STORM_SECONDS / 2)).await?);
+        let raging = tokio::spawn(rage(source.clone(), random.next(), REVOCATIONS / ROUNDS));
+        storm.extend(traffic(&url, &token, Duration::from_secs(STORM_SECONDS)).await?);
+        let end = raging.await?;
+        let wanted = |state: &Value| state.get("position").and_then(Value::as_u64) >= Some(end);
+        eventually("the storm to be over", Duration::from_secs(60), async || {
+            let state = probe(envoy.addr(), "state").await?;
+            ensure!(wanted(&state), "round {round}: {state}, of {end}");
+            Ok(())
+        })
+        .await?;
+    }
+    calm.sort_by(f64::total_cmp);
+    storm.sort_by(f64::total_cmp);
+    let state = probe(envoy.addr(), "state").await?;
+    say(&format!(
+        "{REVOCATIONS} revocations in {ROUNDS} storms of {STORM_SECONDS} s, two workers, {CONNECTIONS} connections"
+    ));
+    for (name, times) in [("without", &calm), ("with", &storm)] {
+        say(&format!(
+            "  {name:8} p50 {:.3} ms, p99 {:.3} ms, maximum {:.1} ms of {} requests",
+            quantile(times, 0.5),
+            quantile(times, 0.99),
+            times.last().copied().unwrap_or_default(),
+            times.len()
+        ));
+    }
+    say(&format!("  p99 with / without: {:.2}", quantile(&storm, 0.99) / quantile(&calm, 0.99)));
+    say(&format!("  a worker at the end: {state}"));
+    Ok(())
+}
+
+fn token(source: &Source) -> Result<String> {
+    let issued_at = now().seconds();
+    source
+        .token_key()
+        .issue(AccessToken {
+            issuer: "https://issuer.test",
+            subject: "u",
+            audience: "api",
+            client: "c",
+            token_id: "t",
+            issued_at,
+            expires_at: issued_at.plus(3_600),
+            scope: "read",
+            roles: &[],
+            tenant: None,
+            plan: "free",
+            session: Some("s"),
+            // In a list that no storm reaches.
+            status: IssuedStatus::new(0, "https://issuer.test/v1/status/4000"),
+        })
+        .context("a token")
+}
+
+/// Revokes so many, spread over the storm.
+async fn rage(source: Source, seed: u64, count: usize) -> u64 {
+    let mut random = Random(seed);
+    let waves = STORM_SECONDS as usize * 10;
+    let mut end = 0;
+    for _ in 0..waves {
+        let wave: Vec<StatusIndex> =
+            (0..count.div_ceil(waves)).map(|_| StatusIndex((random.next() % u64::from(LIVE)) as u32)).collect();
+        end = source.revoke(&wave);
+        tokio::time::sleep(Duration::from_millis(90)).await;
+    }
+    end
+}
+
+/// How long each admitted request took, in milliseconds.
+#[expect(clippy::disallowed_methods, reason = "the time of requests is what is measured")]
+async fn traffic(url: &str, token: &str, lasts: Duration) -> Result<Vec<f64>> {
+    let began = Instant::now();
+    let mut connections = JoinSet::new();
+    for _ in 0..CONNECTIONS {
+        let (url, token) = (url.to_owned(), token.to_owned());
+        connections.spawn(async move {
+            let client = Client::new();
+            let mut times = Vec::new();
+            while began.elapsed() < lasts {
+                let asked = Instant::now();
+                let status = client.get(&url).bearer(&token).send().await?.status;
+                ensure!(status == 200, "{status}");
+                times.push(asked.elapsed().as_secs_f64() * 1e3);
+                tokio::time::sleep(PAUSE).await;
+            }
+            Ok(times)
+        });
+    }
+    let mut times = Vec::new();
+    while let Some(connection) = connections.join_next().await {
+        times.extend(connection??);
+    }
+    Ok(times)
+}
