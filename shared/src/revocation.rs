@@ -9,7 +9,9 @@ mod index_set;
 mod staging;
 
 pub use cutoffs::{CUTOFFS_MAX, Cutoff, Cutoffs, Dimension};
-pub use feed::{ApplyError, Delta, Epoch, FeedChange, FeedMessage, FeedState, Place, Position};
+pub use feed::{
+    ApplyError, Delta, Epoch, FeedChange, FeedMessage, FeedState, Place, Position, SEGMENT_POSITIONS,
+};
 pub use index_set::{BLOCK_INDICES, BlockExpiry, IndexSet, LIST_INDICES, REVOKED_MAX, StatusIndex, list_uri};
 pub use staging::{
     PIECE_BLOCKS_MAX, PIECE_CUTOFFS_MAX, PIECE_INDICES_MAX, Piece, PieceMark, Staging, pieces,

@@ -6,7 +6,7 @@
 use tollgate_shared::quota::ledger::Ledger;
 use tollgate_shared::revocation::{ApplyError, FeedChange, FeedState};
 use tollgate_shared::time::{Monotonic, Now};
-use tollgate_shared::wire::feed::{FeedDecodeError, MEDIA_TYPE, TrustAnchor};
+use tollgate_shared::wire::feed::{BodyError, FeedDecodeError, MEDIA_TYPE, TrustAnchor, apply_body};
 use tollgate_shared::wire::quota::{BATCH_BYTES_MAX, QuotaAnswer};
 
 use super::freshness::{Freshness, IssuerClock};
@@ -285,13 +285,16 @@ impl Refresh {
     /// Applies a message; tells whether it brought news.
     fn take_in(&mut self, body: &[u8], now: Now, metrics: &mut Metrics) -> Result<bool, AnswerFault> {
         let before = self.state.as_ref().map(|state| (state.epoch, state.position));
-        let message = self.settings.anchor.open(body).map_err(AnswerFault::Decode)?;
+        let (anchor, today) = (&self.settings.anchor, now.wall.seconds());
+        let message = apply_body(anchor, body, &mut self.state, today).map_err(|error| match error {
+            BodyError::Decode(error) => AnswerFault::Decode(error),
+            BodyError::Apply(error) => AnswerFault::Apply(error),
+        })?;
         let as_of = message.as_of;
         let counter = match message.change {
             FeedChange::Delta { .. } => Counter::FeedDelta,
             FeedChange::Snapshot { .. } => Counter::FeedSnapshot,
         };
-        FeedState::apply(&mut self.state, message, now.wall.seconds()).map_err(AnswerFault::Apply)?;
         metrics.count(counter);
         match &mut self.clock {
             Some(clock) => clock.advance(as_of, now.monotonic),
@@ -381,6 +384,8 @@ impl AnswerFault {
             | Self::Apply(ApplyError::Rollback | ApplyError::Keys(_))
             | Self::Decode(
                 FeedDecodeError::TooLong
+                | FeedDecodeError::Pieces
+                | FeedDecodeError::Digest
                 | FeedDecodeError::Envelope
                 | FeedDecodeError::Algorithm
                 | FeedDecodeError::Signature,

@@ -38,6 +38,9 @@ impl Epoch {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Position(pub u64);
 
+/// A segment is the history after a multiple of this, up to and with the next. Once it is whole it never changes.
+pub const SEGMENT_POSITIONS: u64 = 1024;
+
 /// One message of the feed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FeedMessage {
@@ -131,7 +134,9 @@ impl Place {
         if message.to < delta.from {
             return Err(ApplyError::Incomplete);
         }
-        if message.to < self.position || is_older(message.as_of, self.as_of) {
+        // What goes on from here may be of any time, as a segment that was written long ago is: it makes nothing younger.
+        let is_repeated = message.to == self.position && is_older(message.as_of, self.as_of);
+        if message.to < self.position || is_repeated {
             return Err(ApplyError::Rollback);
         }
         if delta.from != self.position {
