@@ -123,6 +123,7 @@ fn table(metrics: Access) -> Vec<Route> {
         route(Method::GET,    "/.well-known/oauth-protected-resource",  Public,      well_known::protected_resource),
         route(Method::GET,    "/.well-known/oauth-protected-resource/{*path}", Public, well_known::protected_resource),
         route(Method::GET,    "/v1/edge/feed",                          Edge,        edge::feed),
+        route(Method::GET,    "/v1/edge/history/{epoch}/{from}",        Edge,        edge::history),
         route(Method::POST,   "/v1/edge/quota",                         Edge,        edge::quota),
         route(Method::POST,   "/v1/edge/keys/resolve",                  Edge,        edge::resolve_key),
         route(Method::POST,   "/v1/admin/users",                                Operator(UsersWrite), admin::user::add).once(),

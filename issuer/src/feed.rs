@@ -1,57 +1,32 @@
 //! Decides what an edge is told: what it lacks, signed, and the instant until which that is everything.
 
 mod answers;
+mod clock;
+mod history;
+mod looks;
+mod snapshots;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use axum::body::Bytes;
 use tokio::sync::watch;
-use tollgate_shared::revocation::{Epoch, FeedChange, FeedMessage, Position};
-use tollgate_shared::time::{Monotonic, Now, UnixMillis};
+use tollgate_shared::revocation::{Epoch, FeedMessage, Position};
+use tollgate_shared::time::UnixMillis;
 use tollgate_shared::token::SigningKey;
 use tollgate_shared::wire;
 
 pub use answers::FeedAnswer;
+pub use clock::FeedClock;
+pub use history::{History, Whole};
 
 use crate::clock::Host;
 use crate::config::FeedSettings;
 use crate::metrics::{FeedKind, Metrics};
-use crate::quota::plans_from_json;
-use crate::store::{FeedRead, LogPart, Logged, RevocationOrder, Store, StoreError, Wished};
-use answers::Answers;
-
-/// A clock that shows the date but never goes back, not even over a restart: edges refuse a message that is older than
-/// what they have, and a date set back would make every message so.
-///
-/// After the date jumped forward and was set right it stays ahead and goes on at its own pace: were it to stop, edges would
-/// take every message for an old one.
-#[derive(Debug)]
-pub struct FeedClock(Mutex<Shown>);
-
-/// What it showed last, and when that was.
-#[derive(Debug, Clone, Copy)]
-struct Shown {
-    date: UnixMillis,
-    at: Monotonic,
-}
-
-impl FeedClock {
-    /// A clock that starts at `floor` or now, whichever is later.
-    #[must_use]
-    pub fn new(floor: UnixMillis, now: Now) -> Self {
-        Self(Mutex::new(Shown { date: floor.max(now.wall), at: now.monotonic }))
-    }
-
-    /// The instant it is.
-    pub fn read(&self, now: Now) -> UnixMillis {
-        // Nothing that holds the lock can panic; a date is whole whatever happened to its last holder.
-        let mut shown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let steady = shown.date.0.saturating_add(now.monotonic.since(shown.at));
-        let at = shown.at.max(now.monotonic);
-        *shown = Shown { date: now.wall.max(UnixMillis(steady)), at };
-        shown.date
-    }
-}
+use crate::store::{Logged, RevocationOrder, Store, StoreError, Wished};
+use answers::{Answers, Told};
+use looks::Looks;
+use snapshots::{Snapshot, Snapshots};
 
 /// The feed of this issuer.
 #[derive(Debug)]
@@ -63,12 +38,14 @@ pub struct Feed {
     store: Store,
     host: Arc<dyn Host>,
     settings: FeedSettings,
+    /// The highest position that is known of: read, or committed by this process.
     position: watch::Sender<Position>,
     closing: watch::Receiver<bool>,
     metrics: Arc<Metrics>,
+    history: Mutex<History>,
+    looks: Looks,
     answers: Answers,
-    /// The last reading of everything.
-    whole: Mutex<Option<Arc<FeedRead>>>,
+    snapshots: Snapshots,
 }
 
 /// What an edge asks.
@@ -78,6 +55,10 @@ pub struct FeedRequest {
     pub has: Option<(Epoch, Position)>,
     /// How long it is content to wait for something new.
     pub wait: Duration,
+    /// Where a delta is to end at the latest.
+    pub until: Option<Position>,
+    /// Before which position a snapshot is of no use.
+    pub least: Option<Position>,
 }
 
 /// Why there is no message.
@@ -92,7 +73,7 @@ pub enum FeedError {
 }
 
 impl Feed {
-    /// The feed in `store`.
+    /// The feed in `store`. The log is read when something is asked that needs it.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -107,11 +88,21 @@ impl Feed {
         let now = host.now();
         let floor = store.raise_clock_floor(now.wall).await?;
         let (position, _) = watch::channel(store.position().await?);
-        let clock = FeedClock::new(floor, now);
-        let (answers, whole) = (Answers::default(), Mutex::default());
-        let feed = Self { epoch, clock, store, host, settings, position, closing, metrics, answers, whole };
-        feed.metrics.position(*feed.position.borrow());
-        Ok(feed)
+        metrics.position(*position.borrow());
+        Ok(Self {
+            epoch,
+            clock: FeedClock::new(floor, now),
+            store,
+            host,
+            settings,
+            position,
+            closing,
+            metrics,
+            history: Mutex::new(History::new(epoch, settings.delta_max)),
+            looks: Looks::default(),
+            answers: Answers::default(),
+            snapshots: Snapshots::default(),
+        })
     }
 
     /// What the feed's clock shows.
@@ -135,15 +126,6 @@ impl Feed {
     #[must_use]
     pub fn positions(&self) -> watch::Receiver<Position> {
         self.position.subscribe()
-    }
-
-    /// Notices what other processes committed.
-    ///
-    /// # Errors
-    /// [`StoreError`].
-    pub async fn look(&self) -> Result<(), StoreError> {
-        self.reached(self.store.position().await?);
-        Ok(())
     }
 
     /// Revokes. When this returns, it is on disk.
@@ -186,46 +168,109 @@ impl Feed {
         Ok(())
     }
 
-    /// The answer to a poll, signed by `key`. Polls at once that have the same get the same.
+    /// The answer to a poll, signed by `key`. Polls that have the same get the same bytes.
     ///
     /// # Errors
     /// [`FeedError`].
-    pub async fn answer(&self, request: FeedRequest, key: &SigningKey) -> Result<FeedAnswer, FeedError> {
-        let after = request.has.filter(|(epoch, _)| *epoch == self.epoch).map(|(_, position)| position);
-        if let Some(after) = after {
-            self.wait_beyond(after, request.wait.min(self.settings.long_poll_max)).await;
+    pub async fn answer(&self, request: FeedRequest, key: &Arc<SigningKey>) -> Result<FeedAnswer, FeedError> {
+        let FeedRequest { has, wait, until, least } = request;
+        let after = has.filter(|(epoch, _)| *epoch == self.epoch).map(|(_, position)| position);
+        if let Some(after) = after.filter(|after| until.is_none_or(|until| until > *after)) {
+            self.wait_beyond(after, wait.min(self.settings.long_poll_max)).await;
         }
-        let answer = self.answers.one(after, || self.make(after, key)).await?;
+        self.refresh().await?;
+        let delta = match after {
+            Some(after) => self.delta(after, until, key)?,
+            None => None,
+        };
+        let answer = match delta {
+            Some(delta) => delta,
+            // What an edge has it must have afterwards, too.
+            None => self.snapshot(least.max(after).unwrap_or_default(), key).await?,
+        };
         self.metrics.feed_answered(answer.kind);
         Ok(answer)
     }
 
-    async fn make(&self, after: Option<Position>, key: &SigningKey) -> Result<FeedAnswer, FeedError> {
-        // Before the reading begins: everything that was committed by this instant is in it.
-        let as_of = self.now();
-        let read = self.read(after, as_of).await?;
-        let (to, kind) = (read.to, kind_of(&read));
-        let message = self.message(&read, as_of)?;
-        let message = wire::feed::seal(&message, key).ok_or(FeedError::Encode)?.into();
-        Ok(FeedAnswer { message, to, kind })
+    /// The signed segment of this history that begins after `from`, which never changes; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`FeedError`].
+    pub async fn segment(
+        &self,
+        epoch: Epoch,
+        from: Position,
+        key: &SigningKey,
+    ) -> Result<Option<Bytes>, FeedError> {
+        if epoch != self.epoch {
+            return Ok(None);
+        }
+        self.refresh().await?;
+        let looked_at = {
+            let history = self.history();
+            if history.segment(from).is_none() {
+                return Ok(None);
+            }
+            history.looked_at()
+        };
+        let made = || sealed(self.history().segment(from), key);
+        let answer = self.answers.one(Told::Segment(from), looked_at, made)?;
+        self.metrics.feed_answered(FeedKind::Segment);
+        Ok(Some(answer))
     }
 
-    /// Reads what came after `after`. Everything is read once for each position: what is kept of it is of use to each edge
-    /// until the next entry, and what ended meanwhile each edge leaves out.
-    async fn read(&self, after: Option<Position>, as_of: UnixMillis) -> Result<Arc<FeedRead>, StoreError> {
-        let kept = self.whole.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let position = kept.as_ref().map(|kept| kept.to);
-        let delta_max = self.settings.delta_max;
-        let read = self.store.read_feed_beyond(position, after, delta_max, as_of.seconds()).await?;
-        let Some(read) = read.map(Arc::new) else {
-            self.metrics.feed_read(FeedKind::Empty);
-            return kept.ok_or(StoreError::Corrupt("feed_log"));
+    fn delta(
+        &self,
+        after: Position,
+        until: Option<Position>,
+        key: &SigningKey,
+    ) -> Result<Option<FeedAnswer>, FeedError> {
+        let (end, looked_at) = {
+            let history = self.history();
+            (history.end_of_delta(after, until), history.looked_at())
         };
-        self.metrics.feed_read(kind_of(&read));
-        if read.part == LogPart::Whole {
-            *self.whole.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&read));
-        }
-        Ok(read)
+        let Some(to) = end else { return Ok(None) };
+        let made = || sealed(self.history().delta(after, Some(to)), key);
+        let message = self.answers.one(Told::Delta(after, to), looked_at, made)?;
+        let kind = if after == to { FeedKind::Empty } else { FeedKind::Delta };
+        Ok(Some(FeedAnswer { message, to, kind }))
+    }
+
+    /// Everything, to somebody who has everything up to `least`.
+    async fn snapshot(&self, least: Position, key: &Arc<SigningKey>) -> Result<FeedAnswer, FeedError> {
+        let made = match self.kept_snapshot(least) {
+            Some(kept) => kept,
+            None => {
+                let _turn = self.snapshots.turn.lock().await;
+                match self.kept_snapshot(least) {
+                    Some(kept) => kept,
+                    None => self.make_snapshot(key).await?,
+                }
+            }
+        };
+        Ok(FeedAnswer { message: made.message, to: made.to, kind: FeedKind::Snapshot })
+    }
+
+    fn kept_snapshot(&self, least: Position) -> Option<Snapshot> {
+        let history = self.history();
+        // Who is ahead of the head, as no edge of this history is, is given what there is.
+        self.snapshots.kept(least.min(history.head()), &history, self.host.now().monotonic)
+    }
+
+    async fn make_snapshot(&self, key: &Arc<SigningKey>) -> Result<Snapshot, FeedError> {
+        let read_at = self.looks.last_began();
+        let whole = self.history().whole().ok_or(StoreError::Corrupt("feed_log"))?;
+        let (to, key) = (whole.place.position, Arc::clone(key));
+        let made = tokio::task::spawn_blocking(move || {
+            let Whole { place, revoked, keys, plans } = &whole;
+            let snapshot = wire::feed::Snapshot { place: *place, head: place.position, revoked, keys, plans };
+            wire::feed::seal_snapshot(snapshot, &key)
+        });
+        let message: Bytes = made.await.ok().flatten().ok_or(FeedError::Encode)?.into();
+        self.metrics.feed_read(FeedKind::Snapshot);
+        let made = Snapshot { message, to, read_at };
+        self.snapshots.keep(Some(made.clone()));
+        Ok(made)
     }
 
     /// Waits until the position is beyond `after`, or other than it, or the time is up, or the service closes.
@@ -244,24 +289,14 @@ impl Feed {
         }
     }
 
-    fn message(&self, read: &FeedRead, as_of: UnixMillis) -> Result<FeedMessage, FeedError> {
-        let FeedRead { to, part, indices, blocks, cutoffs, keys, plans } = read.clone();
-        let plans = match plans {
-            Some(text) => Some(plans_from_json(&text).ok_or(StoreError::Corrupt("feed_log.body"))?),
-            None => None,
-        };
-        let change = match part {
-            LogPart::After(from) => FeedChange::Delta { from, revoked: indices },
-            LogPart::Whole => FeedChange::Snapshot { revoked: indices },
-        };
-        Ok(FeedMessage { epoch: self.epoch, to, as_of, change, blocks, cutoffs, keys, plans })
+    fn history(&self) -> MutexGuard<'_, History> {
+        // A reading that ends half-way through leaves a history that is shorter, and whole.
+        self.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-fn kind_of(read: &FeedRead) -> FeedKind {
-    match read.part {
-        LogPart::Whole => FeedKind::Snapshot,
-        LogPart::After(from) if from == read.to => FeedKind::Empty,
-        LogPart::After(_) => FeedKind::Delta,
-    }
+fn sealed(message: Option<FeedMessage>, key: &SigningKey) -> Result<(FeedMessage, Bytes), FeedError> {
+    let message = message.ok_or(FeedError::Encode)?;
+    let bytes = wire::feed::seal(&message, key).ok_or(FeedError::Encode)?;
+    Ok((message, bytes.into()))
 }

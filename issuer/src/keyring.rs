@@ -30,7 +30,7 @@ const TRIES_MAX: u32 = 8;
 #[derive(Debug)]
 pub struct Keyring {
     /// Signs the feed.
-    pub feed: SigningKey,
+    pub feed: Arc<SigningKey>,
     /// Sign tokens.
     pub signing: SigningKeys,
     /// Held while they are changed: or what was read before another's change could take the place of that change.
@@ -125,7 +125,7 @@ impl Keyring {
         let changing = Mutex::default();
         let serving_since = now;
         Ok(Self {
-            feed,
+            feed: Arc::new(feed),
             signing,
             changing,
             encryption,

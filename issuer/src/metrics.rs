@@ -36,6 +36,8 @@ pub enum FeedKind {
     Snapshot,
     /// What was new.
     Delta,
+    /// A part that never changes.
+    Segment,
     /// That nothing was.
     Empty,
 }
@@ -45,6 +47,7 @@ impl FeedKind {
         match self {
             Self::Snapshot => "snapshot",
             Self::Delta => "delta",
+            Self::Segment => "segment",
             Self::Empty => "empty",
         }
     }
@@ -183,7 +186,7 @@ impl Metrics {
         registry.register("feed_answers", "Answers to polls of the feed, by kind", self.feed_answers.clone());
         registry.register(
             "feed_reads",
-            "Readings of the feed's log that answers were made of, by kind",
+            "Looks at the feed's log, by what they found, and snapshots made",
             self.feed_reads.clone(),
         );
         registry.register("feed_polls_open", "Polls that are held", self.polls_open.clone());
@@ -284,7 +287,7 @@ impl Metrics {
         self.feed_answers.get_or_create(&[("kind", kind.name())]).inc();
     }
 
-    /// Counts a reading of the feed's log: of everything, of what was new, or of the position alone.
+    /// Counts a reading of the feed's log that found something new or nothing, or the making of a snapshot.
     pub(crate) fn feed_read(&self, kind: FeedKind) {
         self.feed_reads.get_or_create(&[("kind", kind.name())]).inc();
     }

@@ -1,5 +1,6 @@
 //! Decides how a document that anybody may read is sent: with an entity tag, once, and kept by caches for a while.
 
+use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use base64ct::{Base64UrlUnpadded, Encoding};
@@ -32,7 +33,7 @@ impl Published {
     /// The answer to a request with these headers.
     #[must_use]
     pub fn answer(&self, headers: &HeaderMap) -> Response {
-        answer(headers, CACHE, self.media_type, &self.etag, &self.body)
+        answer(headers, CACHE, self.media_type, &self.etag, self.body.clone())
     }
 }
 
@@ -50,13 +51,13 @@ pub fn answer(
     cache: &str,
     media_type: &'static str,
     etag: &str,
-    body: &str,
+    body: impl Into<Body>,
 ) -> Response {
     let caching = [(header::ETAG, etag), (header::CACHE_CONTROL, cache)];
     if is_known(headers, etag) {
         return (StatusCode::NOT_MODIFIED, caching).into_response();
     }
-    (caching, [(header::CONTENT_TYPE, media_type)], body.to_owned()).into_response()
+    (caching, [(header::CONTENT_TYPE, media_type)], body.into()).into_response()
 }
 
 /// Whether the client has this entity already (RFC 9110 section 13.1.2, weak comparison).

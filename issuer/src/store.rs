@@ -44,7 +44,7 @@ pub use credentials::{EdgeRecord, EdgeSeen, StoredCredential};
 pub use cutoffs::{CutOff, CutOffKeys, Reach};
 pub use database::{DatabaseLimits, Flavour};
 pub use feed_log::{LogEntry, Logged, RevocationOrder};
-pub use feed_read::{FeedRead, LogPart};
+pub use feed_read::{FeedEntry, FeedEntryChange};
 pub use once::{KeptAnswer, KnownKey};
 pub use outbox::Wished;
 pub use quota::AppliedBatch;

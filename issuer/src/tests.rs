@@ -24,9 +24,9 @@ use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use base64ct::Encoding as _;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tollgate_shared::revocation::{FeedMessage, FeedState};
+use tollgate_shared::revocation::{Delta, FeedChange, FeedMessage, FeedState};
 use tollgate_shared::time::{Monotonic, Now, UnixMillis};
-use tollgate_shared::wire::feed::TrustAnchor;
+use tollgate_shared::wire::feed::{TrustAnchor, apply_body};
 use tower::ServiceExt;
 
 use crate::admin::Actor;
@@ -65,6 +65,12 @@ impl Host for TestHost {
     fn fill(&self, bytes: &mut [u8]) -> Result<(), EntropyError> {
         SystemHost::new().fill(bytes)
     }
+}
+
+/// What is new in this message, which is no snapshot.
+fn delta(message: FeedMessage) -> Delta {
+    let FeedChange::Delta(delta) = message.change else { panic!("{message:?}") };
+    delta
 }
 
 struct Bench {
@@ -226,7 +232,30 @@ impl Bench {
     }
 
     fn open_message(&self, bytes: &[u8]) -> FeedMessage {
-        TrustAnchor::new(&self.app.keys.feed.public_bytes()).unwrap().open(bytes).unwrap()
+        self.anchor().open(bytes).unwrap().message
+    }
+
+    fn anchor(&self) -> TrustAnchor {
+        TrustAnchor::new(&self.app.keys.feed.public_bytes()).unwrap()
+    }
+
+    /// Has as many revocations in the log, written behind the issuer's back, as make up a segment.
+    async fn fill_a_segment(&self) {
+        self.spoil(
+            "INSERT INTO feed_log (position, kind, dimension, value, until, actor, created_at) \
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1024) \
+             SELECT (SELECT MAX(position) FROM feed_log) + i, 'cutoff', 'session', 's_' || i, 1900000000, 'test', 1800000000 FROM n",
+        )
+        .await;
+        self.app.feed.look().await.unwrap();
+    }
+
+    /// What an edge has that starts now: the last snapshot, and what came since.
+    async fn start_edge(&self, edge: &str) -> FeedState {
+        let mut state = None;
+        self.poll(edge, &mut state, 0).await;
+        self.poll(edge, &mut state, 0).await;
+        state.unwrap()
     }
 
     /// One poll of an edge, applied to what it has.
@@ -239,8 +268,6 @@ impl Bench {
         };
         let answer = self.get(&path, Some(edge)).await;
         assert_eq!(answer.status, StatusCode::OK);
-        let message = self.open_message(&answer.body);
-        FeedState::apply(state, message.clone(), self.host.seconds()).unwrap();
-        message
+        apply_body(&self.anchor(), &answer.body, state, self.host.seconds()).unwrap()
     }
 }

@@ -155,7 +155,7 @@ impl Default for PasswordDocument {
 
 impl Default for FeedDocument {
     fn default() -> Self {
-        Self { long_poll_max_seconds: 30, delta_max: 10_000 }
+        Self { long_poll_max_seconds: 30, delta_max: 65_536 }
     }
 }
 

@@ -1,18 +1,21 @@
-//! Has what many edges ask at once read and signed once for all of them.
-//!
-//! An answer holds everything that was committed when its reading began. So one is given to those only who had asked by
-//! then: who comes while a reading is under way waits for the next, together with everybody else who does.
+//! Keeps what was signed, so that it is signed once however many ask for it.
 
-use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use axum::body::Bytes;
-use tollgate_shared::revocation::Position;
+use tollgate_shared::revocation::{FeedMessage, Position};
+use tollgate_shared::time::UnixMillis;
 
-use super::FeedError;
 use crate::metrics::FeedKind;
-use crate::store::StoreError;
+
+/// What is kept takes at most so many bytes, and is at most so many answers.
+const KEPT_BYTES_MAX: usize = 32 * 1024 * 1024;
+const KEPT_ANSWERS_MAX: usize = 4096;
+/// An answer that goes to the head is given again until a look that was made so many milliseconds later.
+const AT_HEAD_MILLIS: u64 = 20;
+/// One that does not says of the instant only where the head was.
+const SHORT_OF_HEAD_MILLIS: u64 = 1_000;
 
 /// An answer to a poll.
 #[derive(Debug, Clone)]
@@ -24,70 +27,81 @@ pub struct FeedAnswer {
     pub(super) kind: FeedKind,
 }
 
-/// The answers that are being made, by what the edges have that ask for them. There are no more than polls under way.
-#[derive(Debug, Default)]
-pub(super) struct Answers(Mutex<BTreeMap<Option<Position>, Arc<Gate>>>);
-
-/// Lets in one at a time of those who have the same.
-#[derive(Debug, Default)]
-struct Gate {
-    came: AtomicU64,
-    last: tokio::sync::Mutex<Option<Made>>,
+/// Which message it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Told {
+    /// From the first position to the second.
+    Delta(Position, Position),
+    /// From this position on.
+    Segment(Position),
 }
 
-/// The last answer, and how many had come when its reading began; `None` when it failed.
+/// What was signed, by what it tells.
+#[derive(Debug, Default)]
+pub(super) struct Answers(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    made: BTreeMap<Told, Made>,
+    /// The oldest first.
+    order: VecDeque<Told>,
+    bytes: usize,
+}
+
 #[derive(Debug)]
 struct Made {
-    came: u64,
-    answer: Option<FeedAnswer>,
+    message: Bytes,
+    /// Until which look it is given again; for good when `None`.
+    until: Option<UnixMillis>,
 }
 
 impl Answers {
-    /// The answer to who has the feed up to `after`: one that somebody else has made since the call, or else of `make`.
-    pub(super) async fn one<F>(
+    /// The bytes of what is told, of which the history was looked at `looked_at`: those that are kept, or else those that `make`
+    /// gives. Who asks meanwhile waits, for a fraction of a millisecond.
+    pub(super) fn one<E>(
         &self,
-        after: Option<Position>,
-        make: impl FnOnce() -> F,
-    ) -> Result<FeedAnswer, FeedError>
-    where
-        F: Future<Output = Result<FeedAnswer, FeedError>>,
-    {
-        let place = Place::take(self, after);
-        let number = place.gate.came.fetch_add(1, Ordering::SeqCst) + 1;
-        let mut last = place.gate.last.lock().await;
-        if let Some(made) = last.as_ref().filter(|made| made.came >= number) {
-            // Not asked again for each who waits, when it did not answer the first of them.
-            return made.answer.clone().ok_or(FeedError::Store(StoreError::Unreachable));
+        told: Told,
+        looked_at: UnixMillis,
+        make: impl FnOnce() -> Result<(FeedMessage, Bytes), E>,
+    ) -> Result<Bytes, E> {
+        let mut kept = self.kept();
+        let is_good = |made: &&Made| made.until.is_none_or(|until| looked_at <= until);
+        if let Some(made) = kept.made.get(&told).filter(is_good) {
+            return Ok(made.message.clone());
         }
-        let came = place.gate.came.load(Ordering::SeqCst);
-        let made = make().await;
-        *last = Some(Made { came, answer: made.as_ref().ok().cloned() });
-        made
+        let (FeedMessage { to, head, .. }, message) = make()?;
+        let millis = if to == head { AT_HEAD_MILLIS } else { SHORT_OF_HEAD_MILLIS };
+        let until = match told {
+            Told::Delta(..) => Some(UnixMillis(looked_at.0.saturating_add(millis))),
+            Told::Segment(_) => None,
+        };
+        kept.keep(told, Made { message: message.clone(), until });
+        Ok(message)
+    }
+
+    /// Forgets all: it was of another history.
+    pub(super) fn clear(&self) {
+        *self.kept() = Kept::default();
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        // Each change of it leaves it whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A place at a gate. The last to leave closes it.
-struct Place<'a> {
-    answers: &'a Answers,
-    after: Option<Position>,
-    gate: Arc<Gate>,
-}
-
-impl<'a> Place<'a> {
-    fn take(answers: &'a Answers, after: Option<Position>) -> Self {
-        let mut gates = answers.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let gate = Arc::clone(gates.entry(after).or_default());
-        Self { answers, after, gate }
-    }
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        let mut gates = self.answers.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Ours goes while nobody else can count: or two who leave at once would each take the other for one who stays.
-        drop(std::mem::take(&mut self.gate));
-        if gates.get(&self.after).is_some_and(|gate| Arc::strong_count(gate) == 1) {
-            gates.remove(&self.after);
+impl Kept {
+    fn keep(&mut self, told: Told, made: Made) {
+        self.bytes += made.message.len();
+        match self.made.insert(told, made) {
+            Some(before) => self.bytes -= before.message.len(),
+            None => self.order.push_back(told),
+        }
+        while self.bytes > KEPT_BYTES_MAX || self.order.len() > KEPT_ANSWERS_MAX {
+            let Some(oldest) = self.order.pop_front() else { break };
+            if let Some(made) = self.made.remove(&oldest) {
+                self.bytes -= made.message.len();
+            }
         }
     }
 }

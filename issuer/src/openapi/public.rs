@@ -47,7 +47,11 @@ pub(super) fn descriptions() -> Vec<Description> {
             .asks(query("epoch", "The history that the edge has", epoch))
             .asks(number_parameter("after", "Up to where the edge has it"))
             .asks(number_parameter("wait", "For how long to wait, in seconds"))
+            .asks(number_parameter("until", "Where what is new is to end at the latest"))
+            .asks(number_parameter("least", "Before which position everything is of no use"))
             .gives_media(&[feed::MEDIA_TYPE]),
+        describe(Method::GET, "/v1/edge/history/{epoch}/{from}", "readSegment", "Read 1024 positions of the feed, which never change")
+            .gives_media(&[feed::MEDIA_TYPE]).tagged().and(&[304, 404]),
         describe(Method::POST, "/v1/edge/quota", "reportQuota", "Report use, and ask for more")
             .takes::<QuotaBatchSchema>().gives::<QuotaAnswerSchema>(200).and(&[409]),
         describe(Method::POST, "/v1/edge/keys/resolve", "resolveKey", "Ask for whom an API key speaks")

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Extension;
-use axum::extract::{Query, State};
-use axum::http::{Uri, header};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, Uri, header};
 use axum::response::{IntoResponse, Response};
 use base64ct::{Base64UrlUnpadded, Encoding};
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,7 @@ use crate::credential::SecretDigest;
 use crate::error::{Refusal, defect};
 use crate::feed::{FeedAnswer, FeedRequest};
 use crate::principal::Principal;
+use crate::published::{self, entity_tag};
 use crate::quota::Batch;
 use crate::store::{AppliedBatch, EdgeSeen};
 
@@ -30,7 +31,12 @@ struct FeedQuery {
     epoch: Option<String>,
     after: Option<String>,
     wait: Option<String>,
+    until: Option<String>,
+    least: Option<String>,
 }
+
+/// A segment never changes.
+const FOR_GOOD: &str = "public, max-age=31536000, immutable";
 
 /// `GET /v1/edge/feed`
 pub(crate) async fn feed(
@@ -46,7 +52,7 @@ pub(crate) async fn feed(
 
 fn read_query(uri: &Uri) -> Result<FeedRequest, Refusal> {
     let query = Query::<FeedQuery>::try_from_uri(uri);
-    let Query(FeedQuery { epoch, after, wait }) =
+    let Query(FeedQuery { epoch, after, wait, until, least }) =
         query.map_err(|_| Refusal::Invalid("query: is malformed or repeats a parameter".to_owned()))?;
     let number = |name: &str, text: Option<String>| match text {
         None => Ok(None),
@@ -57,6 +63,8 @@ fn read_query(uri: &Uri) -> Result<FeedRequest, Refusal> {
     };
     let after = number("after", after)?.map(Position);
     let wait = number("wait", wait)?.unwrap_or_default();
+    let until = number("until", until)?.map(Position);
+    let least = number("least", least)?.map(Position);
     let epoch = match epoch {
         None => None,
         Some(text) => Some(
@@ -65,7 +73,23 @@ fn read_query(uri: &Uri) -> Result<FeedRequest, Refusal> {
         ),
     };
     // With only one of the two, nothing is known of what the edge has.
-    Ok(FeedRequest { has: epoch.zip(after), wait: Duration::from_secs(wait) })
+    Ok(FeedRequest { has: epoch.zip(after), wait: Duration::from_secs(wait), until, least })
+}
+
+/// `GET /v1/edge/history/{epoch}/{from}`
+pub(crate) async fn history(
+    State(app): State<Arc<App>>,
+    Path((epoch, from)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    // One spelling of each: a cache would keep the others beside it.
+    let epoch = Epoch::from_hex(&epoch).filter(|known| known.to_hex() == epoch);
+    let from = from.parse::<u64>().ok().filter(|known| known.to_string() == from);
+    let (Some(epoch), Some(from)) = (epoch, from) else { return Err(Refusal::NotFound) };
+    let segment = app.feed.segment(epoch, Position(from), &app.keys.feed).await?;
+    let segment = segment.ok_or(Refusal::NotFound)?;
+    let etag = entity_tag(&segment);
+    Ok(published::answer(&headers, FOR_GOOD, MEDIA_TYPE, &etag, segment))
 }
 
 /// `POST /v1/edge/quota`

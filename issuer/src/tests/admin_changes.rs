@@ -248,10 +248,9 @@ async fn what_takes_something_away_is_published_when_it_is_acknowledged() {
     ] {
         let answer = bench.change(method.clone(), &path, &body).await;
         assert!(answer.status.is_success(), "{method} {path}");
-        let message = bench.poll(&edge, &mut state, 0).await;
-        let told =
-            message.cutoffs.iter().any(|cutoff| cutoff.dimension == dimension && cutoff.value == value);
-        assert!(told, "{method} {path}: {:?}", message.cutoffs);
+        let cutoffs = delta(bench.poll(&edge, &mut state, 0).await).cutoffs;
+        let told = cutoffs.iter().any(|cutoff| cutoff.dimension == dimension && cutoff.value == value);
+        assert!(told, "{method} {path}: {cutoffs:?}");
     }
 }
 

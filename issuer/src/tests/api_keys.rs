@@ -149,7 +149,7 @@ async fn a_key_that_is_not_in_force_is_answered_like_one_that_never_was() {
     assert!(!is_in_force(&key).await && is_in_force(&other).await);
     let message = bench.poll(&edge, &mut state, 0).await;
     assert!(message.to > known);
-    let cutoff = message.cutoffs.last().unwrap();
+    let cutoff = delta(message).cutoffs.pop().unwrap();
     assert_eq!((cutoff.dimension, cutoff.value.as_str()), (Dimension::Token, id.as_str()));
     bench.host.advance(5_000);
     delete(&format!("{KEYS}/{id}")).await;

@@ -92,6 +92,10 @@ impl Bench {
                 case(path.replace("{id}", self.sessions("alice").await.first()?), None, None)
             }
             ("GET", "/v1/edge/feed" | "/metrics") => case(path.to_owned(), None, None),
+            ("GET", "/v1/edge/history/{epoch}/{from}") => {
+                self.fill_a_segment().await;
+                case(format!("/v1/edge/history/{}/0", self.app.feed.epoch.to_hex()), None, None)
+            }
             ("POST", "/v1/edge/quota") => {
                 case(path.to_owned(), Some(json!({ "edge": "eu-1", "epoch": "e", "sequence": 1 })), None)
             }

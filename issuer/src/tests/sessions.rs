@@ -96,9 +96,8 @@ async fn a_token_that_comes_back_ends_the_session_at_every_edge() {
         let answer = bench.refresh(text(&last, "refresh_token")).await;
         assert_eq!(answer.json(), json!({ "error": "invalid_grant" }));
         assert!(!bench.is_active(text(&last, "access_token")).await);
-        let mut state = None;
-        let message = bench.poll(&edge, &mut state, 0).await;
-        assert!(message.cutoffs.iter().any(|cutoff| cutoff.value == session), "{:?}", message.cutoffs);
+        let cutoffs = bench.start_edge(&edge).await.revoked.cutoffs;
+        assert!(cutoffs.iter().any(|cutoff| cutoff.value == session), "{cutoffs:?}");
         let query = AuditQuery { action: Some("refresh.reuse".to_owned()), ..AuditQuery::default() };
         assert_eq!(bench.app.store.audit(&query, 10).await.unwrap().len(), 1);
     }

@@ -136,7 +136,9 @@ impl Place {
         if message.to < delta.from {
             return Err(ApplyError::Incomplete);
         }
-        if message.to < self.position || is_older(message.as_of, self.as_of) {
+        // What goes on from here may be of any time, as a segment that was written long ago is: it makes nothing younger.
+        let is_repeated = message.to == self.position && is_older(message.as_of, self.as_of);
+        if message.to < self.position || is_repeated {
             return Err(ApplyError::Rollback);
         }
         if delta.from != self.position {

@@ -98,7 +98,7 @@ fn what_does_not_follow_changes_nothing() {
     let pieces = FeedChange::Snapshot { pieces: Vec::new() };
     let without_keys = said(FeedMessage { change: pieces, ..message(9, 9, &[]) });
     let bad_keys = said(FeedMessage { keys: Some("{\"keys\":[]}".to_owned()), ..message(5, 6, &[9]) });
-    let older_time = said(FeedMessage { as_of: UnixMillis(1), ..message(5, 6, &[9]) });
+    let older_time = said(FeedMessage { as_of: UnixMillis(1), ..message(5, 5, &[9]) });
     for (message, error) in [
         (delta(6, 8, &[9]), ApplyError::Gap),
         (delta(4, 6, &[9]), ApplyError::Gap),
@@ -137,6 +137,15 @@ fn a_replica_whose_clock_is_behind_is_followed_and_makes_nothing_younger() {
     assert_eq!(state.as_ref().unwrap().as_of, later);
     let older = said(FeedMessage { as_of: UnixMillis(before.0 - 1), ..message(7, 8, &[5]) });
     assert_eq!(older.apply(&mut state, TODAY), Err(ApplyError::Rollback));
+}
+
+#[test]
+fn what_goes_on_from_here_is_followed_however_long_ago_it_was_written() {
+    let mut state = state_at(5, &[1]);
+    let before = state.as_ref().unwrap().as_of;
+    said(FeedMessage { as_of: UnixMillis(1), ..message(5, 6, &[2]) }).apply(&mut state, TODAY).unwrap();
+    assert!(revoked(&state, 2));
+    assert_eq!(state.unwrap().as_of, before, "and makes nothing younger");
 }
 
 #[test]

@@ -1,0 +1,51 @@
+//! Has everything written and signed for who begins anew: one at a time, on a thread of its own, and again only when the
+//! last is too old.
+
+use std::sync::{Mutex, PoisonError};
+
+use axum::body::Bytes;
+use tollgate_shared::revocation::{Position, SEGMENT_POSITIONS};
+use tollgate_shared::time::Monotonic;
+
+use super::history::History;
+
+/// A snapshot is given again while it is within so many positions of the head, …
+const BEHIND_POSITIONS_MAX: u64 = SEGMENT_POSITIONS;
+/// … and for so long, in milliseconds; …
+const KEPT_MILLIS: u64 = 60_000;
+/// … to who has everything up to its very position, for so long: an older one is older than what they have by more than the
+/// clocks of replicas may differ.
+const SAME_POSITION_MILLIS: u64 = 3_000;
+
+/// The last snapshot.
+#[derive(Debug, Default)]
+pub(super) struct Snapshots {
+    kept: Mutex<Option<Snapshot>>,
+    /// Had by who makes one.
+    pub(super) turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Snapshot {
+    pub(super) message: Bytes,
+    pub(super) to: Position,
+    /// The instant before the reading that it was made of.
+    pub(super) read_at: Monotonic,
+}
+
+impl Snapshots {
+    /// The last one, if it is good for who has everything up to `least`.
+    pub(super) fn kept(&self, least: Position, history: &History, now: Monotonic) -> Option<Snapshot> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let age = now.since(kept.read_at);
+        let is_late_enough = kept.to > least || (kept.to == least && age <= SAME_POSITION_MILLIS);
+        // Or who takes it would have to take another right away.
+        let leads_on = history.is_told_from(kept.to) && kept.to <= history.head();
+        let behind = history.head().0.saturating_sub(kept.to.0);
+        (is_late_enough && leads_on && behind <= BEHIND_POSITIONS_MAX && age <= KEPT_MILLIS).then_some(kept)
+    }
+
+    pub(super) fn keep(&self, made: Option<Snapshot>) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = made;
+    }
+}
