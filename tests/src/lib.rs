@@ -10,6 +10,7 @@ pub mod client;
 pub mod envoy;
 pub mod eventually;
 pub mod evidence;
+pub mod faked_clock;
 pub mod fault_proxy;
 pub mod feed_proxy;
 pub mod foreign;

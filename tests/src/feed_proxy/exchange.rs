@@ -73,9 +73,11 @@ pub(super) async fn answer(
         if !shared.claim(&asked.path, mode) {
             continue;
         }
-        if mode != Mode::Pass {
-            visit.count(|tally| tally.spoiled += 1);
-        }
+        visit.count(|tally| {
+            let passed = mode == Mode::Pass;
+            tally.passed += u64::from(passed && treated.is_ok());
+            tally.spoiled += u64::from(!passed);
+        });
         let Treated { answer, owed } = treated?;
         if let Some(owed) = owed {
             shared.memory().owed.entry(place).or_default().push_back(owed);
@@ -208,8 +210,11 @@ fn is_of_the_connection(name: &hyper::header::HeaderName) -> bool {
 
 fn given(mode: Mode, answer: Response, visit: Visit) -> Result<hyper::Response<Given>, Broken> {
     let Response { status, headers, body, trailers: _ } = answer;
-    visit.count(|tally| *tally.statuses.entry(status).or_default() += 1);
     let whole = body.len();
+    visit.count(|tally| {
+        *tally.statuses.entry(status).or_default() += 1;
+        tally.latest_length = whole as u64;
+    });
     let body = match mode {
         Mode::Bandwidth(bytes_per_second) => Given::slow(body, bytes_per_second, visit),
         Mode::Truncate(bytes, ending) => {

@@ -14,6 +14,10 @@ pub struct Tally {
     pub statuses: BTreeMap<u16, u64>,
     /// How many answers were spoiled.
     pub spoiled: u64,
+    /// How many were given as they were.
+    pub passed: u64,
+    /// How long the latest body was before it was spoiled, in bytes.
+    pub latest_length: u64,
     /// How many wait for the end of their answer now.
     pub in_flight: u64,
     /// How many did at most, at once.
@@ -23,15 +27,18 @@ pub struct Tally {
 }
 
 impl Tally {
-    /// Of all of these together; but the most at once is that of the place that had the most.
+    /// Of all of these together; but the most at once is that of the place that had the most, and the latest length that
+    /// of one of them.
     pub(super) fn sum<'t>(tallies: impl Iterator<Item = (&'t String, &'t Self)>) -> Self {
         tallies.fold(Self::default(), |mut sum, (_, tally)| {
-            let Self { requests, statuses, spoiled, in_flight, in_flight_most, bytes } = tally;
+            let Self { requests, statuses, spoiled, passed, latest_length, in_flight, in_flight_most, bytes } = tally;
             sum.requests += requests;
             for (status, count) in statuses {
                 *sum.statuses.entry(*status).or_default() += count;
             }
             sum.spoiled += spoiled;
+            sum.passed += passed;
+            sum.latest_length = *latest_length;
             sum.in_flight += in_flight;
             sum.in_flight_most = sum.in_flight_most.max(*in_flight_most);
             sum.bytes += bytes;

@@ -49,6 +49,8 @@ async fn everything_passes_unchanged_and_is_counted() {
     let counted = Tally {
         requests: 1,
         statuses: [(200, 1)].into(),
+        passed: 1,
+        latest_length: sent.body.len() as u64,
         in_flight_most: 1,
         bytes: sent.body.len() as u64,
         ..Tally::default()
