@@ -18,6 +18,7 @@ mod conversation;
 mod counters;
 mod crash;
 mod demo;
+mod faults;
 mod foreign;
 mod foreign_clients;
 mod hostile;

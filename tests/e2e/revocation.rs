@@ -9,11 +9,12 @@ use tollgate_tests::module::Variant;
 use tollgate_tests::stack::{Stack, StackOptions};
 
 const TRIES: usize = 100;
-const WORKERS: u32 = 2;
+pub(crate) const WORKERS: u32 = 2;
 /// Connections that the rounds use; the listener deals them to the workers in turn.
 const CONNECTIONS: usize = 4;
 
-fn options(variant: Variant) -> StackOptions {
+/// Two workers, connections dealt to them in turn, and no quota.
+pub(crate) fn options(variant: Variant) -> StackOptions {
     let options = StackOptions { concurrency: WORKERS, variant, ..StackOptions::default() };
     options
         .edit_plugin(|plugin| {
@@ -29,7 +30,7 @@ fn options(variant: Variant) -> StackOptions {
 }
 
 /// Clients whose kept connections are spread over all workers.
-async fn clients_on_every_worker(stack: &Stack) -> Vec<Client> {
+pub(crate) async fn clients_on_every_worker(stack: &Stack) -> Vec<Client> {
     let clients: Vec<Client> = (0..CONNECTIONS).map(|_| Client::new()).collect();
     for client in &clients {
         client.get(&format!("{}/public/", stack.envoy.url())).send().await.unwrap();
@@ -44,15 +45,15 @@ async fn clients_on_every_worker(stack: &Stack) -> Vec<Client> {
     clients
 }
 
-async fn status(client: &Client, stack: &Stack, token: &str) -> u16 {
+pub(crate) async fn status(client: &Client, stack: &Stack, token: &str) -> u16 {
     client.get(&format!("{}/x", stack.envoy.url())).bearer(token).send().await.unwrap().status
 }
 
-async fn fresh_token(stack: &Stack) -> String {
+pub(crate) async fn fresh_token(stack: &Stack) -> String {
     stack.issuer.login("alice", "correct horse battery").await.unwrap().access_token
 }
 
-async fn add_alice(stack: &Stack) {
+pub(crate) async fn add_alice(stack: &Stack) {
     stack.issuer.add_user("alice", "correct horse battery", "free", &[], &["read"]).await.unwrap();
 }
 

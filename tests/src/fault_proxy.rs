@@ -6,7 +6,9 @@ use anyhow::{Context as _, Result};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
+
+use crate::accepting::serve_each;
 
 /// What becomes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +46,7 @@ impl FaultProxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("binding the proxy")?;
         let address = listener.local_addr()?;
         let (settings, seen) = watch::channel(Settings { mode: Mode::Pass, target });
-        let serving = tokio::spawn(serve(listener, seen));
+        let serving = tokio::spawn(serve_each(listener, move |stream| connection(stream, seen.clone())));
         Ok(Self { address, settings, serving })
     }
 
@@ -75,21 +77,6 @@ impl FaultProxy {
 impl Drop for FaultProxy {
     fn drop(&mut self) {
         self.serving.abort();
-    }
-}
-
-/// Owns the connections, so that ending this task ends them.
-async fn serve(listener: TcpListener, settings: watch::Receiver<Settings>) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                if let Ok((stream, _)) = accepted {
-                    connections.spawn(connection(stream, settings.clone()));
-                }
-            }
-            Some(_) = connections.join_next() => {}
-        }
     }
 }
 

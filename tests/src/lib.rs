@@ -5,11 +5,14 @@
 
 #![forbid(unsafe_code)]
 
+mod accepting;
 pub mod client;
 pub mod envoy;
 pub mod eventually;
 pub mod evidence;
+pub mod faked_clock;
 pub mod fault_proxy;
+pub mod feed_proxy;
 pub mod foreign;
 pub mod issuer;
 pub mod module;

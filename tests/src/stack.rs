@@ -12,6 +12,7 @@ use crate::envoy::{Bootstrap, Envoy, EnvoyOptions};
 use crate::eventually::eventually;
 use crate::evidence::Evidence;
 use crate::fault_proxy::FaultProxy;
+use crate::feed_proxy::FeedProxy;
 use crate::issuer::{Issuer, IssuerOptions};
 use crate::module::{self, Variant};
 use crate::upstream::Upstream;
@@ -26,6 +27,8 @@ pub struct StackOptions {
     pub issuer: IssuerOptions,
     /// Whether a [`FaultProxy`] stands between Envoy and the issuer.
     pub through_fault_proxy: bool,
+    /// Whether a [`FeedProxy`] stands between Envoy and the issuer, before a [`FaultProxy`] if there is one.
+    pub through_feed_proxy: bool,
     /// The id under which the edge is added.
     pub edge_id: String,
     /// Changes to the filter's configuration; see [`StackOptions::edit_plugin`].
@@ -44,6 +47,7 @@ impl Default for StackOptions {
             variant: Variant::Shipped,
             issuer: IssuerOptions::default(),
             through_fault_proxy: false,
+            through_feed_proxy: false,
             edge_id: "demo".to_owned(),
             plugin: Box::new(|_| {}),
             bootstrap: Box::new(|_| {}),
@@ -75,13 +79,22 @@ impl StackOptions {
 
 impl fmt::Debug for StackOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { concurrency, variant, issuer, through_fault_proxy, edge_id, plugin: _, bootstrap: _ } =
-            self;
+        let Self {
+            concurrency,
+            variant,
+            issuer,
+            through_fault_proxy,
+            through_feed_proxy,
+            edge_id,
+            plugin: _,
+            bootstrap: _,
+        } = self;
         f.debug_struct("StackOptions")
             .field("concurrency", concurrency)
             .field("variant", variant)
             .field("issuer", issuer)
             .field("through_fault_proxy", through_fault_proxy)
+            .field("through_feed_proxy", through_feed_proxy)
             .field("edge_id", edge_id)
             .finish_non_exhaustive()
     }
@@ -94,6 +107,8 @@ pub struct Stack {
     pub envoy: Envoy,
     /// Between the edge and the issuer, when it was asked for.
     pub fault_proxy: Option<FaultProxy>,
+    /// The same, of the kind that knows HTTP.
+    pub feed_proxy: Option<FeedProxy>,
     /// The issuer.
     pub issuer: Issuer,
     /// The application.
@@ -125,14 +140,25 @@ impl Stack {
     }
 
     async fn launch(options: StackOptions, evidence: &Arc<Evidence>) -> Result<Self> {
-        let StackOptions { concurrency, variant, issuer, through_fault_proxy, edge_id, plugin, bootstrap } =
-            options;
+        let StackOptions {
+            concurrency,
+            variant,
+            issuer,
+            through_fault_proxy,
+            through_feed_proxy,
+            edge_id,
+            plugin,
+            bootstrap,
+        } = options;
         let module = tokio::task::spawn_blocking(move || module::build(variant)).await??;
         let issuer = Issuer::start(issuer, evidence).await.context("starting the issuer")?;
         let upstream = Upstream::start().await?;
         let fault_proxy =
             if through_fault_proxy { Some(FaultProxy::start(issuer.addr()).await?) } else { None };
         let issuer_address = fault_proxy.as_ref().map_or_else(|| issuer.addr(), FaultProxy::addr);
+        let feed_proxy =
+            if through_feed_proxy { Some(FeedProxy::start(issuer_address).await?) } else { None };
+        let issuer_address = feed_proxy.as_ref().map_or(issuer_address, FeedProxy::addr);
         let credential = issuer.add_edge(&edge_id).await.context("adding the edge")?;
         let mut config = plugin_config(&issuer, &edge_id, &credential);
         plugin(&mut config);
@@ -146,7 +172,7 @@ impl Stack {
         let envoy = EnvoyOptions { concurrency, ..EnvoyOptions::new(config) };
         let envoy = Envoy::start(envoy, evidence).await.context("starting Envoy")?;
         let (client, evidence) = (Client::new(), Arc::clone(evidence));
-        let stack = Self { envoy, fault_proxy, issuer, upstream, credential, client, evidence };
+        let stack = Self { envoy, fault_proxy, feed_proxy, issuer, upstream, credential, client, evidence };
         stack.wait_until_deciding().await?;
         Ok(stack)
     }

@@ -15,7 +15,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
+
+use crate::accepting::serve_each;
 
 /// An HTTP/1.1 and h2c server that echoes. Dropping it closes its port and its connections.
 #[derive(Debug)]
@@ -34,7 +36,9 @@ impl Upstream {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("binding the upstream")?;
         let address = listener.local_addr()?;
         let requests = Arc::new(AtomicU64::new(0));
-        let serving = tokio::spawn(serve(listener, Arc::clone(&requests)));
+        let counted = Arc::clone(&requests);
+        let serving =
+            tokio::spawn(serve_each(listener, move |stream| connection(stream, Arc::clone(&counted))));
         Ok(Self { address, requests, serving })
     }
 
@@ -57,21 +61,6 @@ impl Upstream {
 impl Drop for Upstream {
     fn drop(&mut self) {
         self.serving.abort();
-    }
-}
-
-/// Owns the connections, so that ending this task ends them.
-async fn serve(listener: TcpListener, requests: Arc<AtomicU64>) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            accepted = listener.accept() => {
-                if let Ok((stream, _)) = accepted {
-                    connections.spawn(connection(stream, Arc::clone(&requests)));
-                }
-            }
-            Some(_) = connections.join_next() => {}
-        }
     }
 }
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
+use ciborium::Value;
+use coset::{CoseSign1, TaggedCborSerializable};
 use serde::Deserialize;
 use serde_json::json;
 use tollgate_shared::quota::allocator::{Account, Allotment, Holding, Terms, Want};
@@ -10,7 +12,7 @@ use tollgate_shared::quota::{Plan, Window};
 use tollgate_shared::revocation::{Cutoff, Dimension, Epoch, FeedChange, FeedMessage, Position, StatusIndex};
 use tollgate_shared::time::{UnixMillis, UnixSeconds};
 use tollgate_shared::token::SigningKey;
-use tollgate_shared::wire::feed::seal;
+use tollgate_shared::wire::feed::{seal, seal_payload};
 use tollgate_shared::wire::quota::{QuotaAnswer, QuotaBatch, WireGrant, WireRefusal};
 
 /// The `iss` of its tokens.
@@ -61,6 +63,14 @@ pub(crate) enum Mood {
     Replayed,
     /// Leaves out the latest change from a delta and goes on from there.
     Gap,
+    /// As one of a later version might: its messages have fields that nobody knows.
+    LaterFields,
+    /// Its messages are of a version that nobody knows.
+    LaterVersion,
+    /// Its messages are of a kind that nobody knows.
+    LaterKind,
+    /// Its deltas are of a kind that nobody knows, and its snapshots as they were.
+    LaterDeltas,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -150,14 +160,25 @@ impl Origin {
             Mood::Down => return None,
             Mood::Error => return Some((500, b"oops".to_vec())),
             Mood::Html => return Some((200, b"<html>portal</html>".to_vec())),
-            Mood::Well | Mood::Flipped | Mood::Truncated | Mood::Forged | Mood::Replayed | Mood::Gap => {}
+            Mood::Well
+            | Mood::Flipped
+            | Mood::Truncated
+            | Mood::Forged
+            | Mood::Replayed
+            | Mood::Gap
+            | Mood::LaterFields
+            | Mood::LaterVersion
+            | Mood::LaterKind
+            | Mood::LaterDeltas => {}
         }
         let wall = UnixMillis(wall.0.saturating_add_signed(self.clock_ahead * 1000));
         if path.starts_with("/v1/edge/quota") {
             return Some((200, self.lend(body, wall)));
         }
         let key = if self.mood == Mood::Forged { &self.key } else { &self.feed_key };
-        let mut said = seal(&self.message(path, wall), key).expect("a message is sealed");
+        let message = self.message(path, wall);
+        let is_snapshot = matches!(message.change, FeedChange::Snapshot { .. });
+        let mut said = seal(&message, key).expect("a message is sealed");
         let first = self.first_said.get_or_insert_with(|| said.clone());
         match self.mood {
             Mood::Replayed => said = first.clone(),
@@ -166,9 +187,25 @@ impl Origin {
                 said[middle] ^= 1;
             }
             Mood::Truncated => said.truncate(said.len() / 2),
+            Mood::LaterFields => said = self.altered(&said, "later", "anything".into()),
+            Mood::LaterVersion => said = self.altered(&said, "v", 1000.into()),
+            Mood::LaterDeltas if is_snapshot => {}
+            Mood::LaterKind | Mood::LaterDeltas => said = self.altered(&said, "kind", "later".into()),
             Mood::Well | Mood::Down | Mood::Error | Mood::Html | Mood::Forged | Mood::Gap => {}
         }
         Some((200, said))
+    }
+
+    /// The same message with a field that it lacks, or with another value of one that it has.
+    fn altered(&self, said: &[u8], field: &str, value: Value) -> Vec<u8> {
+        let payload = CoseSign1::from_tagged_slice(said).expect("an envelope").payload.expect("a payload");
+        let message: Value = ciborium::from_reader(payload.as_slice()).expect("a message");
+        let mut fields = message.into_map().expect("fields");
+        fields.retain(|(name, _)| name.as_text() != Some(field));
+        fields.push((field.into(), value));
+        let mut payload = Vec::new();
+        ciborium::into_writer(&Value::Map(fields), &mut payload).expect("it serialises");
+        seal_payload(payload, &self.feed_key).expect("a message is sealed")
     }
 
     fn message(&self, path: &str, as_of: UnixMillis) -> FeedMessage {
