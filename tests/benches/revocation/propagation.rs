@@ -61,7 +61,10 @@ async fn measure(long_poll_seconds: u64) -> Result<Vec<f64>> {
     let stats = stack.envoy.stats("listener.").await?;
     for worker in 0..WORKERS {
         let name = format!(".worker_{worker}.downstream_cx_active");
-        ensure!(stats.iter().any(|(stat, active)| stat.ends_with(&name) && *active > 0), "no connection on {name}");
+        ensure!(
+            stats.iter().any(|(stat, active)| stat.ends_with(&name) && *active > 0),
+            "no connection on {name}"
+        );
     }
     let mut took = Vec::new();
     for _ in 0..REVOCATIONS {

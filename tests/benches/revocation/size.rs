@@ -54,7 +54,8 @@ async fn measure(count: u64) -> Result<Measured> {
     let source = Source::new(random_set(count))?;
     let upstream = Upstream::start().await?;
     let bootstrap = Bootstrap::load()?.on_free_ports()?.upstream(upstream.addr())?;
-    let bootstrap = bootstrap.issuer(source.serve().await?)?.module(&module)?.plugin_config(&source.plugin())?;
+    let bootstrap =
+        bootstrap.issuer(source.serve().await?)?.module(&module)?.plugin_config(&source.plugin())?;
     let options = EnvoyOptions { concurrency: 1, ..EnvoyOptions::new(bootstrap) };
     let envoy = Envoy::start(options, &evidence).await?;
     let number = |state: &Value, name: &str| state.get(name).and_then(Value::as_u64);

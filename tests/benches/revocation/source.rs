@@ -86,7 +86,9 @@ impl Source {
         let snapshot = snapshot_of(&set, base, &feed_key, &token_key)?;
         let (end, _) = watch::channel(base);
         let (set, log, heartbeats) = (Mutex::new(set), Mutex::default(), Mutex::default());
-        Ok(Self { shared: Arc::new(Shared { feed_key, token_key, set, log, base, snapshot, end, heartbeats }) })
+        Ok(Self {
+            shared: Arc::new(Shared { feed_key, token_key, set, log, base, snapshot, end, heartbeats }),
+        })
     }
 
     pub(crate) fn anchor(&self) -> String {
@@ -111,7 +113,12 @@ impl Source {
     pub(crate) fn revoke(&self, indices: &[StatusIndex]) -> u64 {
         let mut log = self.shared.log.lock().unwrap_or_else(PoisonError::into_inner);
         log.extend_from_slice(indices);
-        self.shared.set.lock().unwrap_or_else(PoisonError::into_inner).indices.extend(indices.iter().copied());
+        self.shared
+            .set
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .indices
+            .extend(indices.iter().copied());
         let end = self.shared.base + log.len() as u64;
         self.shared.end.send_replace(end);
         end
@@ -170,7 +177,9 @@ impl Source {
                     let mut heartbeats =
                         source.shared.heartbeats.lock().unwrap_or_else(PoisonError::into_inner);
                     heartbeats.extend(serde_json::from_slice::<Value>(&body));
-                    return Response::new(Body::from(json!({ "interval_seconds": 10, "ttl_seconds": 30 }).to_string()));
+                    return Response::new(Body::from(
+                        json!({ "interval_seconds": 10, "ttl_seconds": 30 }).to_string(),
+                    ));
                 }
                 source.answer(&path).await.map_or_else(
                     |_| {
@@ -205,7 +214,12 @@ impl Source {
     }
 }
 
-fn snapshot_of(set: &RevocationSet, position: u64, feed_key: &SigningKey, token_key: &SigningKey) -> Result<Vec<u8>> {
+fn snapshot_of(
+    set: &RevocationSet,
+    position: u64,
+    feed_key: &SigningKey,
+    token_key: &SigningKey,
+) -> Result<Vec<u8>> {
     let place = Place { epoch: EPOCH, position: Position(position), as_of: now() };
     let keys = json!({ "keys": [token_key.public_jwk()] }).to_string();
     let plans = Plan::defaults();

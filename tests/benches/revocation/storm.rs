@@ -30,8 +30,10 @@ pub(crate) async fn run() -> Result<()> {
     let source = Source::new(RevocationSet::default())?;
     let upstream = Upstream::start().await?;
     let bootstrap = Bootstrap::load()?.on_free_ports()?.upstream(upstream.addr())?;
-    let bootstrap = bootstrap.issuer(source.serve().await?)?.module(&module)?.plugin_config(&source.plugin())?;
-    let envoy = Envoy::start(EnvoyOptions { concurrency: 2, ..EnvoyOptions::new(bootstrap) }, &evidence).await?;
+    let bootstrap =
+        bootstrap.issuer(source.serve().await?)?.module(&module)?.plugin_config(&source.plugin())?;
+    let envoy =
+        Envoy::start(EnvoyOptions { concurrency: 2, ..EnvoyOptions::new(bootstrap) }, &evidence).await?;
     let token = token(&source)?;
     let client = Client::fresh_connections();
     let url = format!("{}/x", envoy.url());
@@ -105,8 +107,9 @@ async fn rage(source: Source, seed: u64, count: usize) -> u64 {
     let waves = STORM_SECONDS as usize * 10;
     let mut end = 0;
     for _ in 0..waves {
-        let wave: Vec<StatusIndex> =
-            (0..count.div_ceil(waves)).map(|_| StatusIndex((random.next() % u64::from(LIVE)) as u32)).collect();
+        let wave: Vec<StatusIndex> = (0..count.div_ceil(waves))
+            .map(|_| StatusIndex((random.next() % u64::from(LIVE)) as u32))
+            .collect();
         end = source.revoke(&wave);
         tokio::time::sleep(Duration::from_millis(90)).await;
     }
