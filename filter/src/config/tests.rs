@@ -31,6 +31,14 @@ fn defaults_are_the_documented_ones() {
     assert_eq!((origin.stale_after_seconds, origin.refuse_after_seconds), (30, 300));
     assert_eq!(config.rules[0].when_stale, WhenStale::Grace);
     assert_eq!(config.ratelimit_headers, RatelimitHeaders::Ietf);
+    let mut foreign = good();
+    foreign["providers"][0]["keys"] =
+        serde_json::json!({ "remote_jwks": { "cluster": "f", "uri": "https://f.example:8443/keys?a=b" } });
+    let KeySource::Remote(remote) = parse(&foreign).unwrap().providers[0].keys.clone() else {
+        panic!("remote")
+    };
+    assert_eq!((remote.authority.as_str(), remote.path.as_str()), ("f.example:8443", "/keys?a=b"));
+    assert_eq!((remote.cache_seconds, remote.refuse_after_seconds), (300, 3_600));
 }
 
 #[test]
@@ -44,6 +52,11 @@ fn every_check_names_its_key() {
         serde_json::json!([rule])
     };
     use serde_json::json;
+    let remote = |field: &str, value: serde_json::Value| {
+        let mut remote = json!({ "cluster": "c", "uri": "https://f/k" });
+        remote[field] = value;
+        json!({ "remote_jwks": remote })
+    };
     for (pointer, name, value, path) in [
         // Found by fuzzing: a key without a name left the path empty.
         ("", "", json!(1), "configuration"),
@@ -52,6 +65,35 @@ fn every_check_names_its_key() {
         ("", "providers", json!([inline("a", "i"), inline("b", "i")]), "providers[1].issuer"),
         ("", "realm", json!("a\"b"), "realm"),
         ("/providers/0", "name", json!(""), "providers[0].name"),
+        (
+            "/providers/0",
+            "keys",
+            json!({ "remote_jwks": { "cluster": "c" } }),
+            "providers[0].keys.remote_jwks",
+        ),
+        ("/providers/0", "keys", remote("uri", json!("ftp://f/k")), "providers[0].keys.remote_jwks.uri"),
+        ("/providers/0", "keys", remote("uri", json!("https://f")), "providers[0].keys.remote_jwks.uri"),
+        (
+            "/providers/0",
+            "keys",
+            remote("uri", json!("https://u:p@f/k")),
+            "providers[0].keys.remote_jwks.uri",
+        ),
+        ("/providers/0", "keys", remote("uri", json!("https://f/k#a")), "providers[0].keys.remote_jwks.uri"),
+        ("/providers/0", "keys", remote("uri", json!("https://f/k k")), "providers[0].keys.remote_jwks.uri"),
+        ("/providers/0", "keys", remote("cluster", json!("")), "providers[0].keys.remote_jwks.cluster"),
+        (
+            "/providers/0",
+            "keys",
+            remote("cache_seconds", json!(4)),
+            "providers[0].keys.remote_jwks.cache_seconds",
+        ),
+        (
+            "/providers/0",
+            "keys",
+            remote("refuse_after_seconds", json!(299)),
+            "providers[0].keys.remote_jwks.refuse_after_seconds",
+        ),
         ("/providers/0", "issuer", json!(""), "providers[0].issuer"),
         ("/providers/0", "audiences", json!([]), "providers[0].audiences"),
         ("/providers/0", "algorithms", json!(["EdDSA", "HS256"]), "providers[0].algorithms[1]"),

@@ -1,6 +1,7 @@
 //! What the engine keeps to itself: bounds, credentials and the state of calls. Its verdicts are in the conversations.
 
 mod process;
+mod remote_keys;
 
 use tollgate_shared::time::UnixMillis;
 use tollgate_shared::token::RustCrypto;

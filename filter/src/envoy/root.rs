@@ -40,8 +40,6 @@ pub(super) struct Root {
 pub(super) struct Vm {
     /// Both clocks at the latest tick.
     ticked: Cell<Now>,
-    /// Added to both clocks; only the probe build ever sets it.
-    clock_shift_millis: Cell<u64>,
     engine: RefCell<Option<FilterEngine>>,
     calls: RefCell<BTreeMap<u32, UnderWay>>,
     waiting: RefCell<Vec<Waiting>>,
@@ -96,7 +94,6 @@ impl Root {
     pub(super) fn new(context: u32) -> Self {
         let vm = Vm {
             ticked: Cell::new(clocks()),
-            clock_shift_millis: Cell::new(0),
             engine: RefCell::new(None),
             calls: RefCell::default(),
             waiting: RefCell::default(),
@@ -204,10 +201,9 @@ impl Vm {
         let monotonic = host::monotonic();
         let ticked = self.ticked.get();
         let wall = UnixMillis(ticked.wall.0.saturating_add(monotonic.since(ticked.monotonic)));
-        let mut now = Now { wall, monotonic };
-        let shift = self.clock_shift_millis.get();
-        now.monotonic = now.monotonic.plus(shift);
-        now.wall.0 = now.wall.0.saturating_add(shift);
+        let now = Now { wall, monotonic };
+        #[cfg(feature = "probe")]
+        let now = super::probe::shifted(now);
         now
     }
 
@@ -265,12 +261,6 @@ impl Vm {
     #[cfg(feature = "probe")]
     pub(super) fn take_slowest(&self) -> u64 {
         self.slowest_nanoseconds.take()
-    }
-
-    #[cfg(feature = "probe")]
-    pub(super) fn shift_clock(&self, millis: u64) {
-        self.clock_shift_millis.set(self.clock_shift_millis.get().saturating_add(millis));
-        let _ = host::set_tick_period(URGENT_TICK_MILLIS);
     }
 
     #[cfg(feature = "probe")]
