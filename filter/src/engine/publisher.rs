@@ -96,11 +96,14 @@ impl Publisher {
     /// Does what other VMs, and this one, want.
     pub(super) fn heed<S: SharedData>(&mut self, board: &Board<S>, now: Monotonic) {
         let busy = matches!(self.task, Task::Restart | Task::Fetch | Task::Meet(_));
-        if !busy && board.take_want(Want::Snapshot) {
+        let in_hand = self.asked.is_some_and(|asked| !asked.may_be_held);
+        if !busy && !in_hand && board.take_want(Want::Snapshot) {
             self.task = Task::Fetch;
             // A poll that is held would keep them waiting; its answer is not missed, because the next one says the same.
             self.asked = None;
-            self.next_at = now;
+            if self.failures == 0 {
+                self.next_at = now;
+            }
         }
         if self.asked.is_none() && board.take_want(Want::Poll) {
             self.next_at = self.next_at.min(now);
@@ -112,13 +115,17 @@ impl Publisher {
         self.asked.is_some_and(|asked| asked.flight.id == id)
     }
 
-    /// The poll that is due, if there is one.
-    pub(super) fn due<S: SharedData>(&mut self, scene: &mut Scene<'_, S>) -> Option<Call> {
-        let now = scene.now.monotonic;
-        if self.asked.is_some_and(|asked| asked.flight.is_lost(now)) {
+    /// Gives up a poll whose end the host never reported, also one of a term that is over.
+    pub(super) fn give_up<S: SharedData>(&mut self, scene: &mut Scene<'_, S>) {
+        if self.asked.is_some_and(|asked| asked.flight.is_lost(scene.now.monotonic)) {
             self.asked = None;
             self.failed(scene);
         }
+    }
+
+    /// The poll that is due, if there is one.
+    pub(super) fn due<S: SharedData>(&mut self, scene: &mut Scene<'_, S>) -> Option<Call> {
+        let now = scene.now.monotonic;
         if self.asked.is_some() || now < self.next_at || !scene.breaker.permits(now) {
             return None;
         }
@@ -265,6 +272,8 @@ impl Publisher {
             None => Head::new(place, message.head, clock),
         };
         let record = scene.board.write_snapshot(&mut head, message, envelope, pieces);
+        // Whoever asked for one until now is answered with this.
+        scene.board.take_want(Want::Snapshot);
         scene.metrics.count(Counter::FeedSnapshot);
         self.is_unproven = true;
         self.task = match self.task {

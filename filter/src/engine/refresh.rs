@@ -146,6 +146,8 @@ impl<S: SharedData> Refresh<S> {
             if let Some(home) = &mut self.home {
                 home.publisher.begin(now.monotonic);
                 home.report.begin(now.monotonic);
+                // What a poll of an earlier term would have decided is not waited for.
+                home.breaker = Breaker::default();
             }
         }
         self.remotes.iter_mut().for_each(|remote| remote.look(&self.board, now.monotonic));
@@ -170,8 +172,9 @@ impl<S: SharedData> Refresh<S> {
         }
         let Self { board, ids, home, .. } = self;
         let Home { origin, publisher, subscriber, report, lending, breaker } = home.as_mut()?;
+        let mut scene = Scene { board, origin, ids, breaker, metrics, now, random };
+        publisher.give_up(&mut scene);
         if leads {
-            let mut scene = Scene { board, origin, ids, breaker, metrics, now, random };
             if let Some(call) = publisher.due(&mut scene) {
                 return Some(call);
             }

@@ -25,6 +25,9 @@ const INTERVAL_SECONDS_MAX: u64 = 300;
 /// Between two reports lies at least this part of the interval.
 const SPACINGS: u64 = 40;
 
+/// What kind of host this is.
+const HOST: &str = if cfg!(target_os = "wasi") { "envoy" } else { "native" };
+
 /// One VM's part in the reports.
 #[derive(Debug)]
 pub(super) struct Report {
@@ -116,7 +119,7 @@ impl Report {
         let body = json!({
             "edge": origin.edge_id.as_str(),
             "instance": format!("{:032x}", board.instance(self.me)),
-            "host": "envoy",
+            "host": HOST,
             "version": env!("CARGO_PKG_VERSION"),
             "workers": vms.0.len(),
             "epoch": head.as_ref().map(|head| head.epoch.to_hex()),
