@@ -27,8 +27,9 @@ use crate::password::PasswordPool;
 use crate::permission::Permission;
 use crate::published::Published;
 use crate::quota::PlanBook;
-use crate::routes::{admin, edge, login, oauth, ops, sessions, well_known};
+use crate::routes::{admin, edge, login, oauth, ops, sessions, status, well_known};
 use crate::status::StatusIndices;
+use crate::status_lists::StatusLists;
 use crate::store::redis::Redis;
 use crate::store::{EdgeSeen, Store};
 use crate::throttle::Throttle;
@@ -50,6 +51,8 @@ pub struct App {
     pub passwords: PasswordPool,
     /// What tokens are numbered by.
     pub indices: StatusIndices,
+    /// What anybody is told of them.
+    pub status_lists: StatusLists,
     /// What edges are told.
     pub feed: Feed,
     /// What each plan allows.
@@ -122,6 +125,8 @@ fn table(metrics: Access) -> Vec<Route> {
         route(Method::GET,    "/.well-known/openid-configuration/{*path}", Public,   well_known::openid_configuration),
         route(Method::GET,    "/.well-known/oauth-protected-resource",  Public,      well_known::protected_resource),
         route(Method::GET,    "/.well-known/oauth-protected-resource/{*path}", Public, well_known::protected_resource),
+        route(Method::GET,    "/v1/status",                             Public,      status::all),
+        route(Method::GET,    "/v1/status/{list}",                      Public,      status::list),
         route(Method::GET,    "/v1/edge/feed",                          Edge,        edge::feed),
         route(Method::POST,   "/v1/edge/quota",                         Edge,        edge::quota),
         route(Method::POST,   "/v1/edge/keys/resolve",                  Edge,        edge::resolve_key),

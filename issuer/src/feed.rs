@@ -131,6 +131,11 @@ impl Feed {
         }
     }
 
+    /// How far it has come, as far as this process knows.
+    pub fn position(&self) -> Position {
+        *self.position.borrow()
+    }
+
     /// The position, whenever it changes.
     #[must_use]
     pub fn positions(&self) -> watch::Receiver<Position> {

@@ -46,6 +46,7 @@ pub mod session;
 pub mod sessions;
 pub mod signing_keys;
 pub mod status;
+pub mod status_lists;
 pub mod store;
 pub mod throttle;
 pub mod tokens;
@@ -71,6 +72,7 @@ use oauth::metadata::Metadata;
 use password::{PasswordError, PasswordPool};
 use quota::PlanBook;
 use status::StatusIndices;
+use status_lists::StatusLists;
 use store::redis::{CounterClock, Redis, RedisCounters};
 use store::{LogEntry, Store, StoreError, StorePlace};
 use throttle::{AnyCounters, KeySecret, MemoryCounters, SharedCounters, Throttle};
@@ -150,6 +152,7 @@ impl App {
             keys,
             passwords,
             indices,
+            status_lists: StatusLists::default(),
             feed,
             plans,
             throttle,

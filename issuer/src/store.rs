@@ -30,6 +30,7 @@ mod sessions;
 mod shard_move;
 mod shards;
 mod signing_keys;
+mod status_lists;
 mod user_changes;
 mod users;
 

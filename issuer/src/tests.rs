@@ -13,6 +13,7 @@ mod oauth;
 mod quota;
 mod sessions;
 mod settings;
+mod status_lists;
 
 use std::collections::BTreeMap;
 use std::path::Path;
