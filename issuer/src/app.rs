@@ -106,8 +106,8 @@ impl Route {
 fn table(metrics: Access) -> Vec<Route> {
     use Access::{Edge, OAuthClient, Operator, Public, User};
     use Permission::{
-        ApiKeysRead, ApiKeysWrite, AuditRead, ClientsRead, ClientsWrite, EdgesRead, EdgesWrite, KeysRead, KeysWrite, OperatorsRead, OperatorsWrite, RevocationsWrite, RolesRead,
-        RolesWrite, ShardsRead, TenantsRead, TenantsWrite, UsersRead, UsersWrite,
+        ApiKeysRead, ApiKeysWrite, AuditRead, ClientsRead, ClientsWrite, EdgesRead, EdgesWrite, KeysRead, KeysWrite, OperatorsRead, OperatorsWrite, RevocationsRead, RevocationsWrite,
+        RolesRead, RolesWrite, ShardsRead, TenantsRead, TenantsWrite, UsersRead, UsersWrite,
     };
     vec![
         route(Method::POST,   LOGIN_PATH,                               Public,      login::login),
@@ -170,6 +170,7 @@ fn table(metrics: Access) -> Vec<Route> {
         route(Method::POST,   "/v1/admin/operators",                            Operator(OperatorsWrite), admin::operator::add).once(),
         route(Method::DELETE, "/v1/admin/operators/{name}",                     Operator(OperatorsWrite), admin::operator::remove),
         route(Method::POST,   "/v1/admin/revocations",                          Operator(RevocationsWrite), admin::revocation::add).once(),
+        route(Method::GET,    "/v1/admin/revocations",                          Operator(RevocationsRead), admin::revocation::list),
         route(Method::GET,    "/v1/admin/audit",                                Operator(AuditRead), admin::audit::list),
         route(Method::GET,    "/v1/admin/shards",                               Operator(ShardsRead), admin::shard::list),
         route(Method::GET,    "/openapi.json",                          Public,      well_known::openapi),

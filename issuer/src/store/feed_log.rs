@@ -31,6 +31,17 @@ pub enum RevocationOrder {
         /// Which one.
         value: String,
     },
+    /// What has this value in this dimension and was issued before a date that is past.
+    Earlier {
+        /// What it goes by: subject, client, tenant or issuer.
+        dimension: Dimension,
+        /// Of which issuer; ours when `None`.
+        issuer: Option<String>,
+        /// Which one.
+        value: String,
+        /// The date. What is dated so is spared.
+        issued_before: UnixSeconds,
+    },
 }
 
 impl RevocationOrder {
@@ -39,7 +50,7 @@ impl RevocationOrder {
     pub fn dimension(&self) -> Dimension {
         match self {
             Self::Index(_) => Dimension::Token,
-            Self::Value { dimension, .. } => *dimension,
+            Self::Value { dimension, .. } | Self::Earlier { dimension, .. } => *dimension,
         }
     }
 }
@@ -214,13 +225,21 @@ pub(super) async fn revoke_in(
                 // No edge would keep it: each of these tokens is over everywhere.
                 return Ok(Logged { position: last_position(write).await?, new: false });
             }
-            Row {
-                dimension: Some(*dimension),
-                issuer: issuer.clone(),
-                value: Some(value.clone()),
-                issued_before: issued_before(*dimension, before),
-                ..Row::new("cutoff", until, now)
+            let before = issued_before(*dimension, before);
+            Row::cutoff(*dimension, (issuer.as_deref(), value), before, (until, now))
+        }
+        RevocationOrder::Earlier { dimension, issuer, value, issued_before } => {
+            if issuer.is_none() {
+                let until = now.plus(SESSION_SECONDS_MAX + SLACK_SECONDS);
+                cutoffs::cut_off(write, *dimension, value, *issued_before, reach, until).await?;
             }
+            let issuer = issuer.as_deref();
+            // The last of our tokens that it covers was issued by then; others' lives are not ours to bound.
+            let until = until(*dimension, issuer, if issuer.is_some() { now } else { *issued_before });
+            if until.plus(RETENTION_SECONDS) < now {
+                return Ok(Logged { position: last_position(write).await?, new: false });
+            }
+            Row::cutoff(*dimension, (issuer, value), Some(*issued_before), (until, now))
         }
     };
     let row = Row { reason: reason.map(str::to_owned), actor: actor.to_owned(), ..row };
@@ -309,6 +328,21 @@ impl Row {
             reason: None,
             actor: "issuer".to_owned(),
             created_at,
+        }
+    }
+
+    fn cutoff(
+        dimension: Dimension,
+        (issuer, value): (Option<&str>, &str),
+        issued_before: Option<UnixSeconds>,
+        (until, now): (UnixSeconds, UnixSeconds),
+    ) -> Self {
+        Self {
+            dimension: Some(dimension),
+            issuer: issuer.map(str::to_owned),
+            value: Some(value.to_owned()),
+            issued_before,
+            ..Self::new("cutoff", until, now)
         }
     }
 
