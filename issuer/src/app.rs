@@ -18,6 +18,7 @@ use crate::clock::Host;
 use crate::config::Settings;
 use crate::error::Refusal;
 use crate::feed::Feed;
+use crate::heartbeats::Heartbeats;
 use crate::keyring::Keyring;
 use crate::load::{LOAD_HEADER, LoadReport, Outcome, header_value};
 use crate::metrics::Metrics;
@@ -72,6 +73,8 @@ pub struct App {
     /// When each edge was last heard of, since this was last written to the store. Its keys are edges with a credential,
     /// so their number is bounded by what operators made.
     pub(crate) edges_seen: Mutex<BTreeMap<String, EdgeSeen>>,
+    /// What running edges say of themselves.
+    pub heartbeats: Arc<Heartbeats>,
     /// Becomes true when the service closes.
     pub(crate) closing: watch::Sender<bool>,
 }
@@ -128,6 +131,7 @@ fn table(metrics: Access) -> Vec<Route> {
         route(Method::GET,    "/v1/status",                             Public,      status::all),
         route(Method::GET,    "/v1/status/{list}",                      Public,      status::list),
         route(Method::GET,    "/v1/edge/feed",                          Edge,        edge::feed),
+        route(Method::POST,   "/v1/edge/heartbeat",                     Edge,        edge::heartbeat::heartbeat),
         route(Method::POST,   "/v1/edge/quota",                         Edge,        edge::quota),
         route(Method::POST,   "/v1/edge/keys/resolve",                  Edge,        edge::resolve_key),
         route(Method::POST,   "/v1/admin/users",                                Operator(UsersWrite), admin::user::add).once(),

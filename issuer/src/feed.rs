@@ -15,7 +15,9 @@ pub use answers::FeedAnswer;
 
 use crate::clock::Host;
 use crate::config::FeedSettings;
+use crate::heartbeats::Heartbeats;
 use crate::metrics::{FeedKind, Metrics};
+use crate::propagation::Origin;
 use crate::quota::plans_from_json;
 use crate::store::{FeedRead, LogPart, Logged, RevocationOrder, Store, StoreError, Wished};
 use answers::Answers;
@@ -66,6 +68,7 @@ pub struct Feed {
     position: watch::Sender<Position>,
     closing: watch::Receiver<bool>,
     metrics: Arc<Metrics>,
+    heartbeats: Arc<Heartbeats>,
     answers: Answers,
     /// The last reading of everything.
     whole: Mutex<Option<Arc<FeedRead>>>,
@@ -102,6 +105,7 @@ impl Feed {
         settings: FeedSettings,
         closing: watch::Receiver<bool>,
         metrics: Arc<Metrics>,
+        heartbeats: Arc<Heartbeats>,
     ) -> Result<Self, StoreError> {
         let epoch = store.epoch(&*host).await?;
         let now = host.now();
@@ -109,7 +113,19 @@ impl Feed {
         let (position, _) = watch::channel(store.position().await?);
         let clock = FeedClock::new(floor, now);
         let (answers, whole) = (Answers::default(), Mutex::default());
-        let feed = Self { epoch, clock, store, host, settings, position, closing, metrics, answers, whole };
+        let feed = Self {
+            epoch,
+            clock,
+            store,
+            host,
+            settings,
+            position,
+            closing,
+            metrics,
+            heartbeats,
+            answers,
+            whole,
+        };
         feed.metrics.position(*feed.position.borrow());
         Ok(feed)
     }
@@ -119,8 +135,13 @@ impl Feed {
         self.clock.read(self.host.now())
     }
 
-    /// Wakes the polls that wait for this position.
+    /// Wakes the polls that wait for this position, which this process committed.
     pub fn reached(&self, position: Position) {
+        self.heartbeats.committed(position, Origin::Here, self.host.now().wall);
+        self.move_to(position);
+    }
+
+    fn move_to(&self, position: Position) -> bool {
         let moved = self.position.send_if_modified(|known| {
             let ahead = position > *known;
             *known = position.max(*known);
@@ -129,6 +150,7 @@ impl Feed {
         if moved {
             self.metrics.position(position);
         }
+        moved
     }
 
     /// How far it has come, as far as this process knows.
@@ -147,7 +169,10 @@ impl Feed {
     /// # Errors
     /// [`StoreError`].
     pub async fn look(&self) -> Result<(), StoreError> {
-        self.reached(self.store.position().await?);
+        let position = self.store.position().await?;
+        if self.move_to(position) {
+            self.heartbeats.committed(position, Origin::Elsewhere, self.host.now().wall);
+        }
         Ok(())
     }
 

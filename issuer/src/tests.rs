@@ -8,6 +8,7 @@ mod api_keys;
 mod cases;
 mod command_line;
 mod feed;
+mod heartbeats;
 mod held;
 mod login;
 mod oauth;

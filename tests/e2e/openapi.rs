@@ -88,7 +88,9 @@ async fn every_operation_answers_as_the_document_says() {
     let token = run.token().await;
     run.random("user", &token, OF_USERS, None, &[]).await;
     let edge = format!("Bearer {}", run.issuer.add_edge("edge").await.unwrap());
-    run.random("edge", &edge, OF_EDGES, None, &[("POST /v1/edge/quota", "body.edge", &["edge"])]).await;
+    let own: &[&str] = &["edge"];
+    let known = [("POST /v1/edge/quota", "body.edge", own), ("POST /v1/edge/heartbeat", "body.edge", own)];
+    run.random("edge", &edge, OF_EDGES, None, &known).await;
     let service = run.service().await;
     let refresh = run.issuer.login("alice", PASSWORD).await.unwrap().refresh_token;
     let tokens: &[&str] = &[&refresh];

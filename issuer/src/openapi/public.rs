@@ -6,6 +6,7 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 use super::schemas::{QuotaAnswerSchema, QuotaBatchSchema, StatusListsSchema};
 use super::{Description, JSON, describe, number_parameter, query};
+use crate::routes::edge::heartbeat::{HeartbeatAnswer, HeartbeatBody};
 use crate::routes::edge::{KeyBody, PrincipalAnswer};
 use crate::routes::login::{LoginAnswer, LoginBody};
 use crate::routes::sessions::OwnSessionsAnswer;
@@ -49,6 +50,8 @@ pub(super) fn descriptions() -> Vec<Description> {
             .asks(number_parameter("after", "Up to where the edge has it"))
             .asks(number_parameter("wait", "For how long to wait, in seconds"))
             .gives_media(&[feed::MEDIA_TYPE]),
+        describe(Method::POST, "/v1/edge/heartbeat", "reportHeartbeat", "Say what a process of this edge enforces")
+            .takes::<HeartbeatBody>().gives::<HeartbeatAnswer>(200),
         describe(Method::POST, "/v1/edge/quota", "reportQuota", "Report use, and ask for more")
             .takes::<QuotaBatchSchema>().gives::<QuotaAnswerSchema>(200).and(&[409]),
         describe(Method::POST, "/v1/edge/keys/resolve", "resolveKey", "Ask for whom an API key speaks")

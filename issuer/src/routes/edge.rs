@@ -1,5 +1,7 @@
 //! `/v1/edge/…`: what edges ask for.
 
+pub(crate) mod heartbeat;
+
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -6,7 +6,7 @@ use tollgate_shared::time::UnixSeconds;
 use super::cutoffs::{self, Reach};
 use super::database::{Lock, Tx};
 use super::latest_token::LatestToken;
-use super::{Store, StoreError, signed, unsigned};
+use super::{RevocationOrder, Store, StoreError, signed, unsigned};
 use crate::clock::Host;
 use crate::config::{LIFETIME_SECONDS_MAX, SESSION_SECONDS_MAX, SLACK_SECONDS};
 
@@ -16,44 +16,6 @@ const KEY_UNTIL_SECONDS: u64 = 10 * 365 * 86_400;
 /// For so long a cut-off of a user is told at least: edges that know an API key of that user ask again for it then, also if the
 /// user has no token in force.
 const OWNER_SECONDS: u64 = 3_600;
-
-/// What is to be revoked. Dates are set when it is written, under the lock that orders it among logins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RevocationOrder {
-    /// One token of ours.
-    Index(StatusIndex),
-    /// Everything with this value in this dimension.
-    Value {
-        /// What it goes by.
-        dimension: Dimension,
-        /// Of which issuer; ours when `None`.
-        issuer: Option<String>,
-        /// Which one.
-        value: String,
-    },
-    /// What has this value in this dimension and was issued before a date that is past.
-    Earlier {
-        /// What it goes by: subject, client, tenant or issuer.
-        dimension: Dimension,
-        /// Of which issuer; ours when `None`.
-        issuer: Option<String>,
-        /// Which one.
-        value: String,
-        /// The date. What is dated so is spared.
-        issued_before: UnixSeconds,
-    },
-}
-
-impl RevocationOrder {
-    /// What it goes by.
-    #[must_use]
-    pub fn dimension(&self) -> Dimension {
-        match self {
-            Self::Index(_) => Dimension::Token,
-            Self::Value { dimension, .. } | Self::Earlier { dimension, .. } => *dimension,
-        }
-    }
-}
 
 /// Where an entry stands in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

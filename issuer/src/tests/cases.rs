@@ -92,6 +92,9 @@ impl Bench {
                 case(path.replace("{id}", self.sessions("alice").await.first()?), None, None)
             }
             ("GET", "/v1/edge/feed" | "/metrics") => case(path.to_owned(), None, None),
+            ("POST", "/v1/edge/heartbeat") => {
+                case(path.to_owned(), Some(heartbeats::beat("eu-1", "00")), None)
+            }
             ("POST", "/v1/edge/quota") => {
                 case(path.to_owned(), Some(json!({ "edge": "eu-1", "epoch": "e", "sequence": 1 })), None)
             }
