@@ -28,6 +28,7 @@ mod refresh;
 mod revocation_order;
 mod revocations;
 mod rights;
+mod role_changes;
 mod session_writes;
 mod sessions;
 mod shard_move;

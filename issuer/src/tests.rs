@@ -7,6 +7,7 @@ mod admin_import;
 mod api_keys;
 mod cases;
 mod command_line;
+mod endings;
 mod feed;
 mod heartbeats;
 mod held;

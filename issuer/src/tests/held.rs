@@ -1,12 +1,13 @@
 //! A token as an edge has it, judged by what the feed told that edge.
 
-use tollgate_shared::id::IssuerId;
+use tollgate_shared::id::{IssuerId, TokenId};
 use tollgate_shared::revocation::{RevokedBy, StatusIndex, TokenFacts};
 use tollgate_shared::token::{Claims, UntrustedToken};
 
 use super::*;
 use crate::tokens::OwnToken;
 
+#[derive(Clone)]
 pub(super) struct Held {
     pub(super) text: String,
     pub(super) claims: Claims,
@@ -25,8 +26,14 @@ impl Bench {
 
     /// The access token of a new login, and the refresh token with it.
     pub(super) async fn holds(&self, name: &str) -> (Held, String) {
-        let answer = self.login(name).await;
-        let text = |member: &str| answer[member].as_str().unwrap().to_owned();
+        self.holds_through("first-party", name).await
+    }
+
+    /// The same through a public client.
+    pub(super) async fn holds_through(&self, client: &str, name: &str) -> (Held, String) {
+        let login = json!({ "username": name, "password": PASSWORD, "client_id": client });
+        let answer = self.post("/v1/login", None, &login).await.json();
+        let text = |member: &str| answer[member].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned();
         (self.held(&text("access_token")), text("refresh_token"))
     }
 
@@ -60,6 +67,12 @@ impl Held {
     pub(super) fn of_issuer(mut self, issuer: &str) -> Self {
         self.claims.issuer = IssuerId::new(issuer).unwrap();
         Self { home: false, ..self }
+    }
+
+    /// The same with another id: as edges judge an API key of that id.
+    pub(super) fn of_token(mut self, id: &str) -> Self {
+        self.claims.token_id = TokenId::new(id).unwrap();
+        self
     }
 
     /// The same, signed by another key.
