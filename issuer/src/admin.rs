@@ -31,6 +31,7 @@ use crate::throttle::CounterError;
 pub use api_key::ApiKeyOrder;
 pub use client::ClientPatch;
 pub use import::{ImportMode, ImportReport};
+pub use revocation::RevocationWords;
 pub use rights::{RolePatch, TenantPatch};
 pub use shard::ShardSummary;
 pub use user::{UserOrder, UserPatch};
@@ -161,6 +162,9 @@ pub enum OrderError {
     /// There is no such dimension.
     #[error("dimension: must be token, session, subject, client, tenant, key or issuer")]
     Dimension,
+    /// The date of a cut-off lies ahead, or the dimension has no dates.
+    #[error("issued_before: must not lie ahead, and goes with subject, client, tenant and issuer only")]
+    IssuedBefore,
     /// A key of ours is withdrawn, and not only revoked.
     #[error("value: is a signing key of this issuer; withdraw it instead")]
     OwnKey,
@@ -207,6 +211,7 @@ impl OrderError {
             | Self::MoreThanOwn
             | Self::Plan
             | Self::Dimension
+            | Self::IssuedBefore
             | Self::OwnKey
             | Self::NotHeld
             | Self::ApiKeyEnd

@@ -18,6 +18,7 @@ use crate::clock::Host;
 use crate::config::Settings;
 use crate::error::Refusal;
 use crate::feed::Feed;
+use crate::heartbeats::Heartbeats;
 use crate::keyring::Keyring;
 use crate::load::{LOAD_HEADER, LoadReport, Outcome, header_value};
 use crate::metrics::Metrics;
@@ -27,8 +28,9 @@ use crate::password::PasswordPool;
 use crate::permission::Permission;
 use crate::published::Published;
 use crate::quota::PlanBook;
-use crate::routes::{admin, edge, login, oauth, ops, sessions, well_known};
+use crate::routes::{admin, edge, login, oauth, ops, sessions, status, well_known};
 use crate::status::StatusIndices;
+use crate::status_lists::StatusLists;
 use crate::store::redis::Redis;
 use crate::store::{EdgeSeen, Store};
 use crate::throttle::Throttle;
@@ -50,6 +52,8 @@ pub struct App {
     pub passwords: PasswordPool,
     /// What tokens are numbered by.
     pub indices: StatusIndices,
+    /// What anybody is told of them.
+    pub status_lists: StatusLists,
     /// What edges are told.
     pub feed: Feed,
     /// What each plan allows.
@@ -69,6 +73,8 @@ pub struct App {
     /// When each edge was last heard of, since this was last written to the store. Its keys are edges with a credential,
     /// so their number is bounded by what operators made.
     pub(crate) edges_seen: Mutex<BTreeMap<String, EdgeSeen>>,
+    /// What running edges say of themselves.
+    pub heartbeats: Arc<Heartbeats>,
     /// Becomes true when the service closes.
     pub(crate) closing: watch::Sender<bool>,
 }
@@ -103,8 +109,8 @@ impl Route {
 fn table(metrics: Access) -> Vec<Route> {
     use Access::{Edge, OAuthClient, Operator, Public, User};
     use Permission::{
-        ApiKeysRead, ApiKeysWrite, AuditRead, ClientsRead, ClientsWrite, EdgesRead, EdgesWrite, KeysRead, KeysWrite, OperatorsRead, OperatorsWrite, RevocationsWrite, RolesRead,
-        RolesWrite, ShardsRead, TenantsRead, TenantsWrite, UsersRead, UsersWrite,
+        ApiKeysRead, ApiKeysWrite, AuditRead, ClientsRead, ClientsWrite, EdgesRead, EdgesWrite, KeysRead, KeysWrite, OperatorsRead, OperatorsWrite, RevocationsRead, RevocationsWrite,
+        RolesRead, RolesWrite, ShardsRead, TenantsRead, TenantsWrite, UsersRead, UsersWrite,
     };
     vec![
         route(Method::POST,   LOGIN_PATH,                               Public,      login::login),
@@ -122,8 +128,11 @@ fn table(metrics: Access) -> Vec<Route> {
         route(Method::GET,    "/.well-known/openid-configuration/{*path}", Public,   well_known::openid_configuration),
         route(Method::GET,    "/.well-known/oauth-protected-resource",  Public,      well_known::protected_resource),
         route(Method::GET,    "/.well-known/oauth-protected-resource/{*path}", Public, well_known::protected_resource),
+        route(Method::GET,    "/v1/status",                             Public,      status::all),
+        route(Method::GET,    "/v1/status/{list}",                      Public,      status::list),
         route(Method::GET,    "/v1/edge/feed",                          Edge,        edge::feed),
         route(Method::GET,    "/v1/edge/history/{epoch}/{from}",        Edge,        edge::history),
+        route(Method::POST,   "/v1/edge/heartbeat",                     Edge,        edge::heartbeat::heartbeat),
         route(Method::POST,   "/v1/edge/quota",                         Edge,        edge::quota),
         route(Method::POST,   "/v1/edge/keys/resolve",                  Edge,        edge::resolve_key),
         route(Method::POST,   "/v1/admin/users",                                Operator(UsersWrite), admin::user::add).once(),
@@ -166,6 +175,7 @@ fn table(metrics: Access) -> Vec<Route> {
         route(Method::POST,   "/v1/admin/operators",                            Operator(OperatorsWrite), admin::operator::add).once(),
         route(Method::DELETE, "/v1/admin/operators/{name}",                     Operator(OperatorsWrite), admin::operator::remove),
         route(Method::POST,   "/v1/admin/revocations",                          Operator(RevocationsWrite), admin::revocation::add).once(),
+        route(Method::GET,    "/v1/admin/revocations",                          Operator(RevocationsRead), admin::revocation::list),
         route(Method::GET,    "/v1/admin/audit",                                Operator(AuditRead), admin::audit::list),
         route(Method::GET,    "/v1/admin/shards",                               Operator(ShardsRead), admin::shard::list),
         route(Method::GET,    "/openapi.json",                          Public,      well_known::openapi),

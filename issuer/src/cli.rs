@@ -7,6 +7,7 @@ mod config;
 mod edge;
 mod key;
 mod operator;
+mod revocation;
 mod role;
 mod shard;
 mod tenant;
@@ -24,7 +25,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::admin::{Actor, OrderError};
+use crate::admin::OrderError;
 use crate::app::App;
 use crate::clock::Host;
 use crate::config::{ConfigError, Flags, LogFormat, LogSettings, Settings};
@@ -91,7 +92,10 @@ enum Order {
     #[command(subcommand)]
     Operator(operator::OperatorCommand),
     /// Revoke all tokens that have a value in a dimension
-    Revoke(RevokeArgs),
+    Revoke(revocation::RevokeArgs),
+    /// What was revoked
+    #[command(subcommand)]
+    Revocation(revocation::RevocationCommand),
     /// Keys
     #[command(subcommand)]
     Key(key::KeyCommand),
@@ -114,20 +118,6 @@ struct ServeArgs {
     /// Write the address, the issuer and the trust anchor to this file once the service is ready, as JSON
     #[arg(long, value_name = "PATH")]
     ready_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-struct RevokeArgs {
-    /// token, session, subject, client, tenant, key or issuer
-    dimension: String,
-    /// Which one
-    value: String,
-    /// Why, for the record
-    #[arg(long, value_name = "TEXT")]
-    reason: Option<String>,
-    /// Whose tokens, by their `iss`; ours if this is not given
-    #[arg(long, value_name = "URL")]
-    issuer: Option<String>,
 }
 
 /// Why a command failed.
@@ -255,12 +245,8 @@ async fn carry_out(
         Order::Key(command) => key::run(app, command, output).await,
         Order::Audit(command) => audit::run(app, command, output).await,
         Order::Shard(command) => shard::run(app, command, output).await,
-        Order::Revoke(RevokeArgs { dimension, value, reason, issuer }) => {
-            let actor = Actor::command_line();
-            let position =
-                app.revoke(&dimension, &value, issuer.as_deref(), reason.as_deref(), &actor).await?;
-            Ok(writeln!(output, "{}", position.0)?)
-        }
+        Order::Revoke(arguments) => revocation::revoke(app, arguments, output).await,
+        Order::Revocation(command) => revocation::run(app, command, output).await,
     }
 }
 

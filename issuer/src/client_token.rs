@@ -28,7 +28,6 @@ impl App {
         scope: Option<&str>,
     ) -> Result<TokenResponse, SessionError> {
         let id = client.id.as_str();
-        let scope = Scopes::granted(scope, &self.scopes_of_client(client).await?)?;
         let keys = CutOffKeys {
             subject: id,
             client: id,
@@ -40,6 +39,8 @@ impl App {
         if cut_off.is_disabled {
             return Err(SessionError::Disabled);
         }
+        // After the cut-offs: a role that permits less from now on comes with a cut-off that covers this token.
+        let scope = Scopes::granted(scope, &self.scopes_of_client(client).await?)?;
         let taken = self.indices.next().await?;
         let life = TokenLife { seconds: self.lifetime_seconds()?, expires_at_max: taken.expires_at_max };
         let dates = StartedSession::dated(asked_at, cut_off.issued_before, life);

@@ -38,6 +38,10 @@ pub enum Refusal {
     NotFound,
     /// The route exists, but not with this method.
     Method,
+    /// The answer is of no media type that the client takes.
+    NotAcceptable,
+    /// What the request asks for in addition is not there.
+    NotImplemented,
     /// The body is not of the media type that is read here.
     MediaType,
     /// The body is too long.
@@ -93,6 +97,8 @@ impl Refusal {
             Self::OtherEdge => row(StatusCode::FORBIDDEN, BLANK, "Credential is another edge's"),
             Self::NotFound => row(StatusCode::NOT_FOUND, BLANK, "Not Found"),
             Self::Method => row(StatusCode::METHOD_NOT_ALLOWED, BLANK, "Method Not Allowed"),
+            Self::NotAcceptable => row(StatusCode::NOT_ACCEPTABLE, BLANK, "Not Acceptable"),
+            Self::NotImplemented => row(StatusCode::NOT_IMPLEMENTED, BLANK, "Not Implemented"),
             Self::MediaType => row(StatusCode::UNSUPPORTED_MEDIA_TYPE, BLANK, "Unsupported Media Type"),
             Self::TooLarge => row(StatusCode::PAYLOAD_TOO_LARGE, BLANK, "Content Too Large"),
             Self::BodyTimeout => row(StatusCode::REQUEST_TIMEOUT, BLANK, "Request Timeout"),
@@ -132,6 +138,8 @@ impl Refusal {
             | Self::OtherEdge
             | Self::NotFound
             | Self::Method
+            | Self::NotAcceptable
+            | Self::NotImplemented
             | Self::MediaType
             | Self::TooLarge
             | Self::BodyTimeout

@@ -22,7 +22,9 @@ pub use history::{History, Whole};
 
 use crate::clock::Host;
 use crate::config::FeedSettings;
+use crate::heartbeats::Heartbeats;
 use crate::metrics::{FeedKind, Metrics};
+use crate::propagation::Origin;
 use crate::store::{Logged, RevocationOrder, Store, StoreError, Wished};
 use answers::{Answers, Told};
 use looks::Looks;
@@ -44,6 +46,7 @@ pub struct Feed {
     metrics: Arc<Metrics>,
     history: Mutex<History>,
     looks: Looks,
+    heartbeats: Arc<Heartbeats>,
     answers: Answers,
     snapshots: Snapshots,
 }
@@ -83,6 +86,7 @@ impl Feed {
         settings: FeedSettings,
         closing: watch::Receiver<bool>,
         metrics: Arc<Metrics>,
+        heartbeats: Arc<Heartbeats>,
     ) -> Result<Self, StoreError> {
         let epoch = store.epoch(&*host).await?;
         let now = host.now();
@@ -98,6 +102,7 @@ impl Feed {
             position,
             closing,
             metrics,
+            heartbeats,
             history: Mutex::new(History::new(epoch, settings.delta_max)),
             looks: Looks::default(),
             answers: Answers::default(),
@@ -110,8 +115,13 @@ impl Feed {
         self.clock.read(self.host.now())
     }
 
-    /// Wakes the polls that wait for this position.
+    /// Wakes the polls that wait for this position, which this process committed.
     pub fn reached(&self, position: Position) {
+        self.heartbeats.committed(position, Origin::Here, self.host.now().wall);
+        self.move_to(position);
+    }
+
+    fn move_to(&self, position: Position) -> bool {
         let moved = self.position.send_if_modified(|known| {
             let ahead = position > *known;
             *known = position.max(*known);
@@ -120,6 +130,12 @@ impl Feed {
         if moved {
             self.metrics.position(position);
         }
+        moved
+    }
+
+    /// How far it has come, as far as this process knows.
+    pub fn position(&self) -> Position {
+        *self.position.borrow()
     }
 
     /// The position, whenever it changes.

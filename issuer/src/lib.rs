@@ -23,6 +23,7 @@ pub mod config;
 pub mod credential;
 pub mod error;
 pub mod feed;
+pub mod heartbeats;
 pub mod huge_pages;
 pub mod import;
 pub mod keyring;
@@ -37,6 +38,7 @@ pub mod openapi;
 pub mod password;
 pub mod permission;
 pub mod principal;
+pub mod propagation;
 pub mod published;
 pub mod quota;
 pub mod refresh;
@@ -46,6 +48,7 @@ pub mod session;
 pub mod sessions;
 pub mod signing_keys;
 pub mod status;
+pub mod status_lists;
 pub mod store;
 pub mod throttle;
 pub mod tokens;
@@ -63,6 +66,7 @@ use client::Client;
 use clock::Host;
 use config::{Settings, ThrottleSettings};
 use feed::Feed;
+use heartbeats::Heartbeats;
 use keyring::{Keyring, KeyringError};
 use keys::{Existing, KeyError, create_private_dir, write_private};
 use load::LoadReport;
@@ -71,6 +75,7 @@ use oauth::metadata::Metadata;
 use password::{PasswordError, PasswordPool};
 use quota::PlanBook;
 use status::StatusIndices;
+use status_lists::StatusLists;
 use store::redis::{CounterClock, Redis, RedisCounters};
 use store::{LogEntry, Store, StoreError, StorePlace};
 use throttle::{AnyCounters, KeySecret, MemoryCounters, SharedCounters, Throttle};
@@ -130,9 +135,10 @@ impl App {
         let shared = redis.clone().map(|redis| (redis, keys.shared_cache_key().clone()));
         let cache = Cache::new(settings.cache, &store, shared, &host, &metrics);
         let (closing, closing_seen) = watch::channel(false);
+        let heartbeats = Arc::new(Heartbeats::new(Arc::clone(&metrics)));
+        let (counted, heard) = (Arc::clone(&metrics), Arc::clone(&heartbeats));
         let feed =
-            Feed::open(store.clone(), Arc::clone(&host), settings.feed, closing_seen, Arc::clone(&metrics))
-                .await?;
+            Feed::open(store.clone(), Arc::clone(&host), settings.feed, closing_seen, counted, heard).await?;
         let passwords = PasswordPool::new(settings.password, Arc::clone(&host), Arc::clone(&metrics))?;
         let indices = StatusIndices::new(store.clone(), Arc::clone(&host), settings.token.lifetime_seconds);
         let plans =
@@ -150,6 +156,7 @@ impl App {
             keys,
             passwords,
             indices,
+            status_lists: StatusLists::default(),
             feed,
             plans,
             throttle,
@@ -159,6 +166,7 @@ impl App {
             openapi,
             metrics,
             edges_seen,
+            heartbeats,
             closing,
         }))
     }
@@ -202,6 +210,7 @@ impl App {
             store.prune_cutoffs(now).await.map(drop),
             store.prune_outbox(now).await.map(drop),
             store.prune_api_keys(now).await.map(drop),
+            store.prune_heartbeats(now).await.map(drop),
             store.prune_once(now.minus(ANSWERS_SECONDS), now).await.map(drop),
             match self.settings.audit_keep_days {
                 Some(days) => store.prune_audit(now.minus(days * 86_400)).await.map(drop),

@@ -1,5 +1,7 @@
 //! Counts what the issuer does, in the words of OpenMetrics. Labels come from closed sets, never from a request.
 
+mod enforcement;
+
 use std::fmt;
 
 use prometheus_client::encoding::text::encode;
@@ -13,6 +15,7 @@ use tollgate_shared::revocation::{Dimension, Position};
 use crate::breaker::BreakerState;
 use crate::quota::UnitCounts;
 use crate::store::FactKind;
+use enforcement::EnforcementMetrics;
 
 /// How a login ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +108,7 @@ pub struct Metrics {
     cache_reads: Family<[(&'static str, &'static str); 3], Counter>,
     cache_entries: Family<OneLabel, Gauge>,
     cache_untold: Counter,
+    pub(crate) enforcement: EnforcementMetrics,
 }
 
 impl fmt::Debug for Metrics {
@@ -140,6 +144,7 @@ impl Default for Metrics {
             cache_reads: Family::default(),
             cache_entries: Family::default(),
             cache_untold: Counter::default(),
+            enforcement: EnforcementMetrics::default(),
         };
         metrics.register();
         metrics
@@ -193,6 +198,7 @@ impl Metrics {
         registry.register("feed_position", "The feed's position", self.position.clone());
         registry.register("quota_units", "Units granted, allowed and denied", self.quota_units.clone());
         registry.register("http_requests", "Requests, by route and status", self.requests.clone());
+        self.enforcement.register(registry);
         self.register_throttle();
         self.register_cache();
     }

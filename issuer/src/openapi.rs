@@ -146,8 +146,13 @@ impl Description {
     }
 
     /// It is a page of a list.
-    fn paged(mut self) -> Self {
-        self.query.push(name_parameter("after", "The `next` of the page before"));
+    fn paged(self) -> Self {
+        self.paged_by(name_parameter("after", "The `next` of the page before"))
+    }
+
+    /// The same where a page comes after something that is no name.
+    fn paged_by(mut self, after: Parameter) -> Self {
+        self.query.push(after);
         let limit = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(1)).maximum(Some(200));
         self.query.push(query("limit", "The most entries; 50 when missing", limit));
         self.headers.push(("Link", "Where the next page is (RFC 8288), if there is one"));

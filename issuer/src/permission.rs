@@ -21,6 +21,7 @@ pub enum Permission {
     EdgesWrite,
     ApiKeysRead,
     ApiKeysWrite,
+    RevocationsRead,
     RevocationsWrite,
     ShardsRead,
     MetricsRead,
@@ -30,7 +31,7 @@ pub enum Permission {
 
 impl Permission {
     /// All there are.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::UsersRead,
         Self::UsersWrite,
         Self::RolesRead,
@@ -46,6 +47,7 @@ impl Permission {
         Self::EdgesWrite,
         Self::ApiKeysRead,
         Self::ApiKeysWrite,
+        Self::RevocationsRead,
         Self::RevocationsWrite,
         Self::ShardsRead,
         Self::MetricsRead,
@@ -72,6 +74,7 @@ impl Permission {
             Self::EdgesWrite => "edges:write",
             Self::ApiKeysRead => "api-keys:read",
             Self::ApiKeysWrite => "api-keys:write",
+            Self::RevocationsRead => "revocations:read",
             Self::RevocationsWrite => "revocations:write",
             Self::ShardsRead => "shards:read",
             Self::MetricsRead => "metrics:read",

@@ -33,7 +33,7 @@ impl Published {
     /// The answer to a request with these headers.
     #[must_use]
     pub fn answer(&self, headers: &HeaderMap) -> Response {
-        answer(headers, CACHE, self.media_type, &self.etag, self.body.clone())
+        answer(headers, CACHE, self.media_type, &self.etag, || self.body.clone().into())
     }
 }
 
@@ -51,13 +51,13 @@ pub fn answer(
     cache: &str,
     media_type: &'static str,
     etag: &str,
-    body: impl Into<Body>,
+    body: impl FnOnce() -> Body,
 ) -> Response {
     let caching = [(header::ETAG, etag), (header::CACHE_CONTROL, cache)];
     if is_known(headers, etag) {
         return (StatusCode::NOT_MODIFIED, caching).into_response();
     }
-    (caching, [(header::CONTENT_TYPE, media_type)], body.into()).into_response()
+    (caching, [(header::CONTENT_TYPE, media_type)], body()).into_response()
 }
 
 /// Whether the client has this entity already (RFC 9110 section 13.1.2, weak comparison).
@@ -68,9 +68,56 @@ fn is_known(headers: &HeaderMap, etag: &str) -> bool {
         .any(|tag| tag == "*" || tag.strip_prefix("W/").unwrap_or(tag) == etag)
 }
 
+/// The media ranges that a request names, in small letters, each with its weight (RFC 9110 section 12.5.1).
+pub(crate) fn media_ranges(headers: &HeaderMap) -> Vec<(String, f32)> {
+    let sent = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let ranges = sent.flat_map(|value| value.split(',')).map(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let weight = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok()).unwrap_or(1.0);
+        (kind, weight)
+    });
+    ranges.filter(|(kind, _)| !kind.is_empty()).collect()
+}
+
+/// Whether who asks takes this media type. Who names none takes any; of those that cover it the narrowest counts.
+#[must_use]
+pub fn is_acceptable(headers: &HeaderMap, media_type: &str) -> bool {
+    let ranges = media_ranges(headers);
+    let family = media_type.split_once('/').map(|(family, _)| format!("{family}/*")).unwrap_or_default();
+    let weight = |wanted: &str| ranges.iter().find(|(kind, _)| kind == wanted).map(|(_, weight)| *weight);
+    let weight = weight(media_type).or_else(|| weight(&family)).or_else(|| weight("*/*"));
+    weight.map_or(ranges.is_empty(), |weight| weight > 0.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_does_not_take_a_type_says_so() {
+        let accept = |text: &str| {
+            let headers = [(header::ACCEPT, text.parse().unwrap())].into_iter().collect();
+            is_acceptable(&headers, "application/statuslist+jwt")
+        };
+        for takes in [
+            "application/statuslist+jwt",
+            "Application/StatusList+JWT",
+            "text/html, application/statuslist+jwt;q=0.1",
+            "*/*",
+            "text/html, application/*;q=0.2",
+            "application/statuslist+jwt, */*;q=0",
+        ] {
+            assert!(accept(takes), "{takes}");
+        }
+        for not in
+            ["text/html", "application/statuslist+cwt", "*/*;q=0", "application/statuslist+jwt;q=0, */*"]
+        {
+            assert!(!accept(not), "{not}");
+        }
+        assert!(is_acceptable(&HeaderMap::new(), "application/statuslist+jwt"));
+        assert!(accept(""), "an empty header names none");
+    }
 
     fn status(sent: &[&str]) -> StatusCode {
         let mut headers = HeaderMap::new();

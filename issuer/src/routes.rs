@@ -6,6 +6,7 @@ pub(crate) mod login;
 pub(crate) mod oauth;
 pub(crate) mod ops;
 pub(crate) mod sessions;
+pub(crate) mod status;
 pub(crate) mod well_known;
 
 use axum::http::{HeaderName, StatusCode, header};

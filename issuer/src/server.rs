@@ -45,6 +45,8 @@ const WARM_TIMEOUT: Duration = Duration::from_secs(2);
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(1);
 /// How soon what another process committed is noticed.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// How often what edges say of themselves is written down, and read of other replicas.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
 /// How soon what a crash left unpublished is published.
 const REST_INTERVAL: Duration = Duration::from_secs(1);
 /// The longest between two looks at the schedule of the keys, in seconds.
@@ -106,10 +108,14 @@ pub async fn serve(
         tokio::spawn(publish_rest(Arc::clone(&app))),
         tokio::spawn(rotate_keys(Arc::clone(&app))),
         tokio::spawn(announce(Arc::clone(&app))),
+        tokio::spawn(keep_heartbeats(Arc::clone(&app))),
     ];
     accept(&app, &listener, shutdown).await;
     for task in &background {
         task.abort();
+    }
+    if let Err(error) = app.keep_heartbeats().await {
+        tracing::warn!(%error, "last heartbeats not kept");
     }
     if let Err(error) = app.keep_house().await {
         tracing::warn!(%error, "last housekeeping failed");
@@ -301,6 +307,18 @@ async fn announce(app: Arc<App>) {
         let position = *positions.borrow_and_update();
         if let Err(error) = redis.announce(position).await {
             tracing::debug!(%error, "feed position not announced");
+        }
+    }
+}
+
+/// Has every replica know what running edges say of themselves.
+async fn keep_heartbeats(app: Arc<App>) {
+    let mut ticks = interval(HEARTBEAT_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(error) = app.keep_heartbeats().await {
+            tracing::warn!(%error, "heartbeats not kept");
         }
     }
 }

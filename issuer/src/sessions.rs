@@ -173,7 +173,12 @@ impl App {
             asked_at,
             event: start.event.as_ref(),
         };
-        let Some(dates) = self.store.start_session(&session, &*self.host).await? else { return Ok(None) };
+        let started = self.store.start_session(&session, &*self.host).await?;
+        let Some((dates, wished)) = started else { return Ok(None) };
+        if let Err(error) = self.feed.publish(&wished).await {
+            // The login stands, and ended what gave way: that waits in the outbox.
+            tracing::warn!(%error, "a session that gave way is published later");
+        }
         let facts = TokenFacts {
             subject: &user.id,
             client,
@@ -226,7 +231,6 @@ impl App {
             return Err(SessionError::Refused(RefreshRefusal::OtherClient));
         }
         let UserRecord { user, version, .. } = user.ok_or(SessionError::Refused(RefreshRefusal::User))?;
-        let scope = self.narrowed(scope, &session.scope, &user).await?;
         let keys = CutOffKeys {
             subject: &user.id,
             client,
@@ -238,6 +242,8 @@ impl App {
         if cut_off.is_disabled {
             return Err(SessionError::Refused(RefreshRefusal::User));
         }
+        // After the cut-offs: a role that permits less from now on comes with a cut-off that covers this token.
+        let scope = self.narrowed(scope, &session.scope, &user).await?;
         let grace_ms = self.settings.session.grace_seconds * 1000;
         let (began_before, now) = (cut_off.began_before, self.host.now().wall);
         let attempt = Attempt { client, began_before, grace_ms, now };

@@ -12,8 +12,9 @@ mod sealed;
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use serde::Serialize;
 use tollgate_shared::id::KeyId;
-use tollgate_shared::token::{AccessToken, IssueError, KeySet, KeySetError, TokenSigner};
+use tollgate_shared::token::{AccessToken, IssueError, KeySet, KeySetError, TokenSigner, signed_jwt};
 
 use crate::published::entity_tag;
 
@@ -95,6 +96,14 @@ impl KeyView {
     #[must_use]
     pub fn active(&self) -> &KeyId {
         self.active.key_id()
+    }
+
+    /// Signs a JWT of this type with these claims by the active key.
+    ///
+    /// # Errors
+    /// See [`IssueError`].
+    pub fn sign(&self, typ: &'static str, claims: &impl Serialize) -> Result<String, IssueError> {
+        signed_jwt(typ, claims, &self.active)
     }
 }
 

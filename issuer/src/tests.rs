@@ -7,12 +7,17 @@ mod admin_import;
 mod api_keys;
 mod cases;
 mod command_line;
+mod endings;
 mod feed;
+mod heartbeats;
+mod held;
 mod login;
 mod oauth;
 mod quota;
+mod revocations;
 mod sessions;
 mod settings;
+mod status_lists;
 
 use std::collections::BTreeMap;
 use std::path::Path;

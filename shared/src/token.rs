@@ -18,7 +18,7 @@ mod verify;
 
 pub use claims::{ClaimError, Claims, StatusReference, TokenRules};
 pub use header::{Header, TokenType};
-pub use issue::{AccessToken, IssueError, IssuedStatus, SigningKey, TokenSigner};
+pub use issue::{AccessToken, IssueError, IssuedStatus, SigningKey, TokenSigner, signed_jwt};
 pub use json::{JsonError, JsonValue};
 pub use keys::{
     Algorithm, IgnoredKey, KEYS_MAX, Key, KeyFault, KeyFingerprint, KeySet, KeySetError, VerifyingKey,

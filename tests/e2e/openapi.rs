@@ -88,7 +88,9 @@ async fn every_operation_answers_as_the_document_says() {
     let token = run.token().await;
     run.random("user", &token, OF_USERS, None, &[]).await;
     let edge = format!("Bearer {}", run.issuer.add_edge("edge").await.unwrap());
-    run.random("edge", &edge, OF_EDGES, None, &[("POST /v1/edge/quota", "body.edge", &["edge"])]).await;
+    let own: &[&str] = &["edge"];
+    let known = [("POST /v1/edge/quota", "body.edge", own), ("POST /v1/edge/heartbeat", "body.edge", own)];
+    run.random("edge", &edge, OF_EDGES, None, &known).await;
     let service = run.service().await;
     let refresh = run.issuer.login("alice", PASSWORD).await.unwrap().refresh_token;
     let tokens: &[&str] = &[&refresh];
@@ -101,13 +103,14 @@ async fn every_operation_answers_as_the_document_says() {
         run.random(name, &token, path, None, &[]).await;
     }
     let users: Vec<&str> = users.iter().map(String::as_str).collect();
-    let known: [(&str, &str, &[&str]); 6] = [
+    let known: [(&str, &str, &[&str]); 7] = [
         ("POST /v1/login", "body.username", &["alice"]),
         ("POST /v1/login", "body.password", &[PASSWORD]),
         ("POST /v1/login", "body.client_id", &["first-party"]),
         ("POST /v1/login", "body.scope", &["read"]),
         ("POST /v1/admin/clients/{id}/secrets", "path.id", &["service"]),
         ("DELETE /v1/admin/users/{id}/sessions", "path.id", &users),
+        ("GET /v1/status/{list}", "path.list", &["0"]),
     ];
     let others = format!("{OF_USERS}|{OF_EDGES}|{OF_OPERATORS}|^/v1/logout|^{DOCUMENT}$");
     let operator = format!("Bearer {}", run.issuer.operator_token());

@@ -48,6 +48,11 @@ impl App {
         self.recorded(entry, adding).await
     }
 
+    /// Who orders it, and whose tokens are cut off when it is not known of whom.
+    fn by<'b>(&'b self, actor: &'b Actor) -> (&'b str, &'b str) {
+        (actor.as_str(), self.settings.issuer.as_str())
+    }
+
     /// The role of this name.
     ///
     /// # Errors
@@ -56,7 +61,8 @@ impl App {
         Ok(self.store.role(name).await?.ok_or(StoreError::Missing)?)
     }
 
-    /// Puts another role of the same name in the place of one.
+    /// Puts another role of the same name in the place of one. If it permits less, the tokens of all who have it are cut off,
+    /// and that is published, when this returns.
     ///
     /// # Errors
     /// See [`OrderError`].
@@ -78,7 +84,10 @@ impl App {
                 }
             };
             checked_role(role)?;
-            Ok(self.store.change_role(role, if_version, self.host.seconds()).await?)
+            let (revision, wished) =
+                self.store.change_role(role, if_version, self.by(actor), &*self.host).await?;
+            self.feed.publish(&wished).await?;
+            Ok(revision)
         };
         self.recorded(entry, changing).await
     }
@@ -108,8 +117,11 @@ impl App {
                     name: known.name,
                 };
                 checked_role(&role)?;
-                match self.store.change_role(&role, Some(version), self.host.seconds()).await {
-                    Ok(revision) => return Ok((role, revision)),
+                match self.store.change_role(&role, Some(version), self.by(actor), &*self.host).await {
+                    Ok((revision, wished)) => {
+                        self.feed.publish(&wished).await?;
+                        return Ok((role, revision));
+                    }
                     Err(error) if Condition::Any.is_tried_again(&error, tries) => tries += 1,
                     Err(error) => return Err(error.into()),
                 }
@@ -118,7 +130,7 @@ impl App {
         self.recorded(entry, changing).await
     }
 
-    /// Deletes a role.
+    /// Deletes a role. The tokens of all who have it are cut off, and that is published, when this returns.
     ///
     /// # Errors
     /// See [`OrderError`].
@@ -138,7 +150,8 @@ impl App {
                     Some(version)
                 }
             };
-            Ok(self.store.delete_role(name, if_version).await?)
+            let wished = self.store.delete_role(name, if_version, self.by(actor), &*self.host).await?;
+            Ok(self.feed.publish(&wished).await?)
         };
         self.recorded(entry, deleting).await
     }

@@ -337,9 +337,9 @@ async fn every_write_of_the_store_is_seen_by_the_next_read() {
     assert_eq!(permissions().await, None);
     store.add_role(&role(&["a", "b"]), replica.now()).await.unwrap();
     assert_eq!(permissions().await.unwrap(), ["a", "b"]);
-    store.change_role(&role(&["a"]), None, replica.now()).await.unwrap();
+    store.change_role(&role(&["a"]), None, ("operator", "https://issuer.test"), &*host).await.unwrap();
     assert_eq!(permissions().await.unwrap(), ["a"]);
-    store.delete_role("admin", None).await.unwrap();
+    store.delete_role("admin", None, ("operator", "https://issuer.test"), &*host).await.unwrap();
     assert_eq!(permissions().await, None);
 
     let disabled = async || cache.tenant(store, "acme").await.unwrap().map(|tenant| tenant.disabled);

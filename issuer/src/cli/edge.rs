@@ -3,12 +3,11 @@
 use std::io::Write;
 
 use clap::Subcommand;
-use serde_json::json;
 
 use super::{CliError, print};
 use crate::admin::Actor;
 use crate::app::App;
-use crate::store::EdgeRecord;
+use crate::routes::admin::edge::answer;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum EdgeCommand {
@@ -17,7 +16,7 @@ pub(super) enum EdgeCommand {
         /// The edge's id
         id: String,
     },
-    /// List the edges, a line of JSON each
+    /// List the edges and their processes, a line of JSON each
     List,
     /// Withdraw an edge's credential
     Remove {
@@ -30,11 +29,8 @@ pub(super) async fn run(app: &App, command: EdgeCommand, output: &mut impl Write
     match command {
         EdgeCommand::Add { id } => add(app, &id, output).await,
         EdgeCommand::List => {
-            for EdgeRecord { id, created_at, seen } in app.store.edges().await? {
-                let (seen_at, position) = (seen.map(|seen| seen.at.0), seen.map(|seen| seen.position.0));
-                let edge =
-                    json!({ "id": id, "created_at": created_at.0, "seen_at": seen_at, "position": position });
-                print(output, &edge)?;
+            for edge in app.edges().await? {
+                print(output, &answer(app, edge))?;
             }
             Ok(())
         }

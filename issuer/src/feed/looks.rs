@@ -11,6 +11,7 @@ use tollgate_shared::time::Monotonic;
 use super::Feed;
 use super::history::History;
 use crate::metrics::FeedKind;
+use crate::propagation::Origin;
 use crate::store::StoreError;
 
 /// A look is new enough for who asks up to so many milliseconds after it began, …
@@ -110,7 +111,9 @@ impl Feed {
         })?;
         self.looks.note(Last { began: Some(began), failed: None });
         let head = self.history().head();
-        self.reached(head);
+        if self.move_to(head) {
+            self.heartbeats.committed(head, Origin::Elsewhere, self.host.now().wall);
+        }
         Ok(())
     }
 

@@ -179,6 +179,8 @@ impl From<Refusal> for OAuthError {
             Refusal::Invalid(_)
             | Refusal::NotFound
             | Refusal::Method
+            | Refusal::NotAcceptable
+            | Refusal::NotImplemented
             | Refusal::Exists
             | Refusal::Changed
             | Refusal::ConditionNeeded

@@ -20,6 +20,8 @@ pub struct Endpoints {
     pub introspection: String,
     /// `GET /.well-known/jwks.json`
     pub jwks: String,
+    /// `GET /v1/status`
+    pub status_lists: String,
 }
 
 /// What is published, and where from.
@@ -51,6 +53,7 @@ impl Endpoints {
             revocation: format!("{issuer}/oauth2/revoke"),
             introspection: format!("{issuer}/oauth2/introspect"),
             jwks: format!("{issuer}/.well-known/jwks.json"),
+            status_lists: format!("{issuer}/v1/status"),
         }
     }
 }
@@ -101,7 +104,7 @@ impl Metadata {
 }
 
 fn authorization_server(issuer: &IssuerId, endpoints: &Endpoints) -> Value {
-    let Endpoints { token, revocation, introspection, jwks } = endpoints;
+    let Endpoints { token, revocation, introspection, jwks, status_lists } = endpoints;
     json!({
         "issuer": issuer.as_str(),
         "jwks_uri": jwks,
@@ -118,6 +121,8 @@ fn authorization_server(issuer: &IssuerId, endpoints: &Endpoints) -> Value {
         "introspection_endpoint_auth_methods_supported": CONFIDENTIAL_METHODS,
         "introspection_endpoint_auth_signing_alg_values_supported": assertion::ALGORITHMS,
         "protected_resources": [issuer.as_str()],
+        // Token Status List draft, section 9.2.
+        "status_list_aggregation_endpoint": status_lists,
     })
 }
 
@@ -159,6 +164,7 @@ mod tests {
                 ["client_secret_basic", "client_secret_post", "private_key_jwt"],
             "introspection_endpoint_auth_signing_alg_values_supported": ["EdDSA", "Ed25519", "ES256", "RS256"],
             "protected_resources": ["https://issuer.test"],
+            "status_list_aggregation_endpoint": "https://issuer.test/v1/status",
         });
         assert_eq!(json_of(&metadata("https://issuer.test").authorization_server), expected);
     }

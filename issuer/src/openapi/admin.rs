@@ -1,6 +1,7 @@
 //! What operators call.
 
 use axum::http::Method;
+use tollgate_shared::revocation::Dimension;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
 use super::{Carried, Description, Shape, describe, name_parameter, number_parameter, query};
@@ -12,7 +13,7 @@ use crate::routes::admin::client::{
 use crate::routes::admin::edge::{CreatedEdgeAnswer, EdgeBody, EdgesAnswer};
 use crate::routes::admin::key::{KeysAnswer, WithdrawalBody};
 use crate::routes::admin::operator::{CreatedOperatorAnswer, OperatorBody, OperatorsAnswer};
-use crate::routes::admin::revocation::{RevocationAnswer, RevocationBody};
+use crate::routes::admin::revocation::{RevocationAnswer, RevocationBody, RevocationsAnswer};
 use crate::routes::admin::role::{NewRoleBody, RoleAnswer, RoleBody, RolesAnswer};
 use crate::routes::admin::shard::ShardsAnswer;
 use crate::routes::admin::tenant::{NewTenantBody, TenantAnswer, TenantPatchBody, TenantsAnswer};
@@ -109,6 +110,8 @@ fn api_keys() -> Vec<Description> {
 
 #[rustfmt::skip]
 fn others() -> Vec<Description> {
+    let dimensions = Dimension::ALL.map(Dimension::name);
+    let dimensions = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(dimensions));
     let format = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["json", "ndjson"]));
     let mut audit = describe(Method::GET, "/v1/admin/audit", "listAudit", "Read the audit log, oldest first")
         .paged()
@@ -136,6 +139,13 @@ fn others() -> Vec<Description> {
         describe(Method::DELETE, "/v1/admin/operators/{name}", "removeOperator", "Withdraw an operator's credential"),
         describe(Method::POST, "/v1/admin/revocations", "revoke", "Revoke what has a value in a dimension")
             .takes::<RevocationBody>().gives::<RevocationAnswer>(201),
+        describe(Method::GET, "/v1/admin/revocations", "listRevocations", "List what was revoked, oldest first")
+            .paged_by(number_parameter("after", "The `next` of the page before")).gives::<RevocationsAnswer>(200)
+            .asks(query("dimension", "Only in this dimension", dimensions))
+            .asks(name_parameter("value", "Only of this value; a status list and a place in it are written with a slash between"))
+            .asks(name_parameter("actor", "Only by this actor"))
+            .asks(number_parameter("since", "Not before this second since 1970"))
+            .asks(number_parameter("until", "Not after this second since 1970")),
         describe(Method::GET, "/v1/admin/shards", "listShards", "List the databases of users").gives::<ShardsAnswer>(200),
     ]
 }

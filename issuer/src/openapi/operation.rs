@@ -81,6 +81,7 @@ fn tag(path: &str) -> &'static str {
         ("/v1/edge/", "edges"),
         ("/oauth2/", "oauth"),
         ("/.well-known/", "metadata"),
+        ("/v1/status", "metadata"),
     ]
     .into_iter()
     .find(|(prefix, _)| path.starts_with(prefix))
@@ -176,6 +177,7 @@ fn refusal(status: u16, refusals: Refusals) -> ResponseBuilder {
         401 => "There is no credential, or it is not in force",
         403 => "The credential is for something else, or lacks the permission",
         404 => "There is no such thing",
+        406 => "You take no media type that there is",
         408 => "The body did not arrive in time",
         409 => "Something of this name exists, or the same request is being carried out",
         412 => "It was changed in the meantime",
@@ -183,6 +185,7 @@ fn refusal(status: u16, refusals: Refusals) -> ResponseBuilder {
         415 => "The body is of another media type",
         422 => "The idempotency key was that of another request",
         428 => "If-Match is required",
+        501 => "There are no lists of the past",
         429 => "Too many attempts; Retry-After says when to come back",
         _ => "Not now; Retry-After says when to come back",
     };

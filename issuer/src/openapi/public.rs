@@ -4,11 +4,13 @@ use axum::http::Method;
 use tollgate_shared::wire::feed;
 use utoipa::openapi::schema::{ObjectBuilder, Type};
 
-use super::schemas::{QuotaAnswerSchema, QuotaBatchSchema};
+use super::schemas::{QuotaAnswerSchema, QuotaBatchSchema, StatusListsSchema};
 use super::{Description, JSON, describe, number_parameter, query};
+use crate::routes::edge::heartbeat::{HeartbeatAnswer, HeartbeatBody};
 use crate::routes::edge::{KeyBody, PrincipalAnswer};
 use crate::routes::login::{LoginAnswer, LoginBody};
 use crate::routes::sessions::OwnSessionsAnswer;
+use crate::routes::status::STATUS_LIST;
 
 const METADATA: [(&str, &str, &str, &str); 3] = [
     (
@@ -52,12 +54,18 @@ pub(super) fn descriptions() -> Vec<Description> {
             .gives_media(&[feed::MEDIA_TYPE]),
         describe(Method::GET, "/v1/edge/history/{epoch}/{from}", "readSegment", "Read 1024 positions of the feed, which never change")
             .gives_media(&[feed::MEDIA_TYPE]).tagged().and(&[304, 404]),
+        describe(Method::POST, "/v1/edge/heartbeat", "reportHeartbeat", "Say what a process of this edge enforces")
+            .takes::<HeartbeatBody>().gives::<HeartbeatAnswer>(200),
         describe(Method::POST, "/v1/edge/quota", "reportQuota", "Report use, and ask for more")
             .takes::<QuotaBatchSchema>().gives::<QuotaAnswerSchema>(200).and(&[409]),
         describe(Method::POST, "/v1/edge/keys/resolve", "resolveKey", "Ask for whom an API key speaks")
             .takes::<KeyBody>().gives::<PrincipalAnswer>(200),
         describe(Method::GET, "/.well-known/jwks.json", "jwks", "The keys that tokens are checked with")
             .gives_media(&["application/jwk-set+json"]).tagged().and(&[304]),
+        describe(Method::GET, "/v1/status", "listStatusLists", "The status lists there are (Token Status List draft)")
+            .gives::<StatusListsSchema>(200).tagged().and(&[304, 503]),
+        describe(Method::GET, "/v1/status/{list}", "statusList", "Which tokens of a status list were revoked. Lists of the past are not kept")
+            .gives_media(&[STATUS_LIST]).tagged().and(&[304, 400, 406, 501, 503]),
         describe(Method::GET, "/openapi.json", "openapi", "This document").gives_media(&[JSON]).tagged().and(&[304]),
         describe(Method::GET, "/livez", "live", "Whether the process lives").gives_media(&["text/plain; charset=utf-8"]),
         describe(Method::GET, "/readyz", "ready", "Whether the service can answer")

@@ -28,6 +28,13 @@ pub(super) struct OAuthErrorSchema {
     error_description: String,
 }
 
+/// Where the status lists are.
+#[derive(ToSchema)]
+#[schema(as = StatusLists)]
+pub(super) struct StatusListsSchema {
+    status_lists: Vec<String>,
+}
+
 /// What a client may do.
 #[derive(ToSchema)]
 #[schema(as = Grant)]

@@ -131,10 +131,15 @@ impl Page {
 
     /// Takes the one more away, and tells what the next page comes after.
     pub(crate) fn cut<T>(&self, list: &mut Vec<T>, key: impl Fn(&T) -> &str) -> Option<String> {
+        self.cut_by(list, |last| key(last).to_owned())
+    }
+
+    /// The same where the key is no text.
+    pub(crate) fn cut_by<T>(&self, list: &mut Vec<T>, key: impl Fn(&T) -> String) -> Option<String> {
         let limit = usize::try_from(self.limit).unwrap_or(usize::MAX);
         let more = list.len() > limit;
         list.truncate(limit);
-        list.last().filter(|_| more).map(|last| key(last).to_owned())
+        list.last().filter(|_| more).map(key)
     }
 }
 
@@ -253,6 +258,7 @@ impl From<OrderError> for Refusal {
             | OrderError::Permission
             | OrderError::Plan
             | OrderError::Dimension
+            | OrderError::IssuedBefore
             | OrderError::OwnKey
             | OrderError::NotHeld
             | OrderError::ApiKeyEnd

@@ -1,5 +1,7 @@
 //! `/v1/edge/…`: what edges ask for.
 
+pub(crate) mod heartbeat;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -89,7 +91,7 @@ pub(crate) async fn history(
     let segment = app.feed.segment(epoch, Position(from), &app.keys.feed).await?;
     let segment = segment.ok_or(Refusal::NotFound)?;
     let etag = entity_tag(&segment);
-    Ok(published::answer(&headers, FOR_GOOD, MEDIA_TYPE, &etag, segment))
+    Ok(published::answer(&headers, FOR_GOOD, MEDIA_TYPE, &etag, || segment.into()))
 }
 
 /// `POST /v1/edge/quota`

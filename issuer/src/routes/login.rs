@@ -115,6 +115,8 @@ pub(crate) async fn login(
             | Refusal::OtherEdge
             | Refusal::NotFound
             | Refusal::Method
+            | Refusal::NotAcceptable
+            | Refusal::NotImplemented
             | Refusal::MediaType
             | Refusal::TooLarge
             | Refusal::BodyTimeout

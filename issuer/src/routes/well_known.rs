@@ -14,7 +14,8 @@ use crate::published::{self, Published};
 pub(crate) async fn jwks(State(app): State<Arc<App>>, headers: HeaderMap) -> Response {
     let view = app.keys.signing.view();
     let cache = app.settings.keys.schedule(app.settings.token).jwks_cache_control();
-    published::answer(&headers, &cache, "application/jwk-set+json", &view.jwks_etag, view.jwks.clone())
+    let body = || view.jwks.clone().into();
+    published::answer(&headers, &cache, "application/jwk-set+json", &view.jwks_etag, body)
 }
 
 /// `GET /openapi.json`

@@ -117,7 +117,7 @@ pub(super) async fn issued_before(
     Ok(date.map(|date| UnixSeconds(unsigned(date))))
 }
 
-/// Cuts off; what is cut off already stays so.
+/// Cuts off; what is cut off already stays so, also what is by a later date.
 pub(super) async fn cut_off(
     write: &mut Tx,
     dimension: Dimension,
@@ -132,8 +132,12 @@ pub(super) async fn cut_off(
     };
     sqlx::query(
         "INSERT INTO cutoffs (dimension, value, issued_before, began_before, until) VALUES ($1, $2, $3, $4, $5) \
-         ON CONFLICT (dimension, value) DO UPDATE SET issued_before = excluded.issued_before, \
-         began_before = COALESCE(excluded.began_before, cutoffs.began_before), until = excluded.until",
+         ON CONFLICT (dimension, value) DO UPDATE SET \
+         issued_before = CASE WHEN excluded.issued_before > cutoffs.issued_before \
+         THEN excluded.issued_before ELSE cutoffs.issued_before END, \
+         began_before = CASE WHEN excluded.began_before > COALESCE(cutoffs.began_before, 0) \
+         THEN excluded.began_before ELSE cutoffs.began_before END, \
+         until = CASE WHEN excluded.until > cutoffs.until THEN excluded.until ELSE cutoffs.until END",
     )
     .bind(dimension.name())
     .bind(value)

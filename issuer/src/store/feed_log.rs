@@ -6,7 +6,7 @@ use tollgate_shared::time::UnixSeconds;
 use super::cutoffs::{self, Reach};
 use super::database::{Lock, Tx};
 use super::latest_token::LatestToken;
-use super::{Store, StoreError, signed, unsigned};
+use super::{RevocationOrder, Store, StoreError, signed, unsigned};
 use crate::clock::Host;
 use crate::config::{LIFETIME_SECONDS_MAX, SESSION_SECONDS_MAX, SLACK_SECONDS};
 
@@ -16,33 +16,6 @@ const KEY_UNTIL_SECONDS: u64 = 10 * 365 * 86_400;
 /// For so long a cut-off of a user is told at least: edges that know an API key of that user ask again for it then, also if the
 /// user has no token in force.
 const OWNER_SECONDS: u64 = 3_600;
-
-/// What is to be revoked. Dates are set when it is written, under the lock that orders it among logins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RevocationOrder {
-    /// One token of ours.
-    Index(StatusIndex),
-    /// Everything with this value in this dimension.
-    Value {
-        /// What it goes by.
-        dimension: Dimension,
-        /// Of which issuer; ours when `None`.
-        issuer: Option<String>,
-        /// Which one.
-        value: String,
-    },
-}
-
-impl RevocationOrder {
-    /// What it goes by.
-    #[must_use]
-    pub fn dimension(&self) -> Dimension {
-        match self {
-            Self::Index(_) => Dimension::Token,
-            Self::Value { dimension, .. } => *dimension,
-        }
-    }
-}
 
 /// Where an entry stands in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -214,13 +187,21 @@ pub(super) async fn revoke_in(
                 // No edge would keep it: each of these tokens is over everywhere.
                 return Ok(Logged { position: last_position(write).await?, new: false });
             }
-            Row {
-                dimension: Some(*dimension),
-                issuer: issuer.clone(),
-                value: Some(value.clone()),
-                issued_before: issued_before(*dimension, before),
-                ..Row::new("cutoff", until, now)
+            let before = issued_before(*dimension, before);
+            Row::cutoff(*dimension, (issuer.as_deref(), value), before, (until, now))
+        }
+        RevocationOrder::Earlier { dimension, issuer, value, issued_before } => {
+            if issuer.is_none() {
+                let until = now.plus(SESSION_SECONDS_MAX + SLACK_SECONDS);
+                cutoffs::cut_off(write, *dimension, value, *issued_before, reach, until).await?;
             }
+            let issuer = issuer.as_deref();
+            // The last of our tokens that it covers was issued by then; others' lives are not ours to bound.
+            let until = until(*dimension, issuer, if issuer.is_some() { now } else { *issued_before });
+            if until.plus(RETENTION_SECONDS) < now {
+                return Ok(Logged { position: last_position(write).await?, new: false });
+            }
+            Row::cutoff(*dimension, (issuer, value), Some(*issued_before), (until, now))
         }
     };
     let row = Row { reason: reason.map(str::to_owned), actor: actor.to_owned(), ..row };
@@ -309,6 +290,21 @@ impl Row {
             reason: None,
             actor: "issuer".to_owned(),
             created_at,
+        }
+    }
+
+    fn cutoff(
+        dimension: Dimension,
+        (issuer, value): (Option<&str>, &str),
+        issued_before: Option<UnixSeconds>,
+        (until, now): (UnixSeconds, UnixSeconds),
+    ) -> Self {
+        Self {
+            dimension: Some(dimension),
+            issuer: issuer.map(str::to_owned),
+            value: Some(value.to_owned()),
+            issued_before,
+            ..Self::new("cutoff", until, now)
         }
     }
 

@@ -153,67 +153,6 @@ impl Store {
             .await
     }
 
-    /// Changes a role. Tokens keep what they were given until they end: the most they live is short.
-    ///
-    /// # Errors
-    /// [`StoreError::Missing`], or [`StoreError::Changed`] when this is not the version.
-    pub async fn change_role(
-        &self,
-        role: &Role,
-        if_version: Option<u64>,
-        now: UnixSeconds,
-    ) -> Result<Revision, StoreError> {
-        let _changing = self.changing(FactKind::Role, &role.name);
-        self.home
-            .run(move || async move {
-                let mut write = self.home.write(&[Lock::Name(&role.name)]).await?;
-                let version: Option<i64> = sqlx::query_scalar("SELECT version FROM roles WHERE name = $1")
-                    .bind(&role.name)
-                    .fetch_optional(&mut *write)
-                    .await?;
-                expect(version, if_version)?;
-                sqlx::query(
-                    "UPDATE roles SET permissions = $1, description = $2, updated_at = $3, version = version + 1 \
-                     WHERE name = $4",
-                )
-                .bind(list_to_json(&role.permissions))
-                .bind(&role.description)
-                .bind(signed(now.0))
-                .bind(&role.name)
-                .execute(&mut *write)
-                .await?;
-                let row = sqlx::query("SELECT version, created_at, updated_at FROM roles WHERE name = $1")
-                    .bind(&role.name)
-                    .fetch_one(&mut *write)
-                    .await?;
-                let revision = Revision::from_row(&row)?;
-                write.commit().await?;
-                Ok(revision)
-            })
-            .await
-    }
-
-    /// Deletes a role. Who has it keeps its name and loses what it permitted.
-    ///
-    /// # Errors
-    /// [`StoreError::Missing`], or [`StoreError::Changed`] when this is not the version.
-    pub async fn delete_role(&self, name: &str, if_version: Option<u64>) -> Result<(), StoreError> {
-        let _changing = self.changing(FactKind::Role, name);
-        self.home
-            .run(move || async move {
-                let mut write = self.home.write(&[Lock::Name(name)]).await?;
-                let version: Option<i64> = sqlx::query_scalar("SELECT version FROM roles WHERE name = $1")
-                    .bind(name)
-                    .fetch_optional(&mut *write)
-                    .await?;
-                expect(version, if_version)?;
-                sqlx::query("DELETE FROM roles WHERE name = $1").bind(name).execute(&mut *write).await?;
-                write.commit().await?;
-                Ok(())
-            })
-            .await
-    }
-
     /// Adds a tenant.
     ///
     /// # Errors

@@ -108,13 +108,13 @@ pub(super) async fn room(
     Ok(Room { version: row.try_get("version")?, sessions, devices })
 }
 
-/// Makes room for one more session.
+/// Makes room for one more session, and gives the wishes to cut off those that give way.
 pub(super) async fn displace(
     write: &mut Tx,
     user_id: &str,
     now: UnixSeconds,
     host: &dyn Host,
-) -> Result<(), StoreError> {
+) -> Result<Vec<WishId>, StoreError> {
     let rows = sqlx::query(
         "SELECT id FROM sessions WHERE user_id = $1 AND ended_at IS NULL AND idle_until > $2 AND expires_at > $2 \
          ORDER BY last_used_at DESC, id LIMIT 1000 OFFSET $3",
@@ -124,12 +124,12 @@ pub(super) async fn displace(
     .bind(SESSIONS_MAX - 1)
     .fetch_all(&mut **write)
     .await?;
+    let mut wishes = Vec::new();
     for row in rows {
         let id: String = row.try_get("id")?;
-        // Nobody waits for it to be published: that follows within a second.
-        end(write, &id, EndReason::Displaced, "issuer", host).await?;
+        wishes.extend(end(write, &id, EndReason::Displaced, "issuer", host).await?);
     }
-    Ok(())
+    Ok(wishes)
 }
 
 /// Ends a session and wishes it published. What was ended before stays as it was. Gives the wish, if there is one.

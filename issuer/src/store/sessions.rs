@@ -190,7 +190,8 @@ impl SessionRecord {
 }
 
 impl Store {
-    /// Starts a session and dates its access token. `None` when the user, tenant or client was disabled or removed, or the
+    /// Starts a session and dates its access token; those that give way are cut off, which is published when [`Store::publish`]
+    /// returns. `None` when the user, tenant or client was disabled or removed, or the
     /// password changed, in the meantime. The audit log has it when this returns: in the same transaction if the user is in
     /// the home database, where the log is.
     ///
@@ -200,7 +201,7 @@ impl Store {
         &self,
         session: &NewSession<'_>,
         host: &dyn Host,
-    ) -> Result<Option<StartedSession>, StoreError> {
+    ) -> Result<Option<(StartedSession, Wished)>, StoreError> {
         let (asked_at, cut_off, slot) = (session.asked_at, session.cut_off, slot_of(session.user_id));
         if cut_off.is_disabled {
             return Ok(None);
@@ -216,8 +217,9 @@ impl Store {
             let expires_at_max = session.life.expires_at_max.min(asked_at.plus(session.lasts_seconds));
             let life = TokenLife { expires_at_max, ..session.life };
             let dates = StartedSession::dated(asked_at, cut_off.issued_before, life);
+            let mut wishes = Vec::new();
             if room.sessions >= SESSIONS_MAX {
-                displace(&mut write, session.user_id, dates.issued_at, host).await?;
+                wishes = displace(&mut write, session.user_id, dates.issued_at, host).await?;
             }
             insert(&mut write, session, dates).await?;
             host.reached("login.session_written");
@@ -234,13 +236,13 @@ impl Store {
             host.reached("login.before_commit");
             write.commit().await?;
             host.reached("login.committed");
-            Ok(Some((dates, database.is_home())))
+            Ok(Some(((dates, Wished::at(&database, wishes)), database.is_home())))
         };
-        let Some((dates, is_home)) = self.shards.on_slot(slot, operation).await? else { return Ok(None) };
+        let Some((started, is_home)) = self.shards.on_slot(slot, operation).await? else { return Ok(None) };
         if !is_home && let Some(event) = session.event {
             self.add_audit(std::slice::from_ref(event), host).await?;
         }
-        Ok(Some(dates))
+        Ok(Some(started))
     }
 
     /// Whether a user has this session and it is not over.

@@ -84,6 +84,8 @@ fn what_is_public_is_public_on_purpose() {
         (Method::GET, "/.well-known/openid-configuration/{*path}"),
         (Method::GET, "/.well-known/oauth-protected-resource"),
         (Method::GET, "/.well-known/oauth-protected-resource/{*path}"),
+        (Method::GET, "/v1/status"),
+        (Method::GET, "/v1/status/{list}"),
         (Method::GET, "/openapi.json"),
         (Method::GET, "/livez"),
         (Method::GET, "/readyz"),

@@ -10,7 +10,7 @@ use crate::cli::Cli;
 use crate::routes;
 
 /// The command for each call of operators. A new route without an entry fails.
-const COMMANDS: [(&str, &str); 43] = [
+const COMMANDS: [(&str, &str); 44] = [
     ("POST users", "user add NAME"),
     ("GET users", "user list"),
     ("GET users/{id}", "user show NAME"),
@@ -50,7 +50,11 @@ const COMMANDS: [(&str, &str); 43] = [
     ("GET operators", "operator list"),
     ("POST operators", "operator add NAME --permission users:read"),
     ("DELETE operators/{name}", "operator remove NAME"),
-    ("POST revocations", "revoke subject ID --reason TEXT --issuer URL"),
+    ("POST revocations", "revoke subject ID --reason TEXT --issuer URL --issued-before 1700000000"),
+    (
+        "GET revocations",
+        "revocation list --dimension subject --value ID --actor NAME --since 1 --until 2 --after 3",
+    ),
     ("GET audit", "audit list --actor NAME --limit 10"),
     ("GET audit?format=ndjson", "audit export"),
     ("GET shards", "shard list"),

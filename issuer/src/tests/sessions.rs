@@ -10,11 +10,11 @@ use crate::store::{UserChange, UserRecord};
 const FORM: &str = "application/x-www-form-urlencoded";
 
 impl Bench {
-    async fn token(&self, authorization: Option<&str>, form: &str) -> Answer {
+    pub(super) async fn token(&self, authorization: Option<&str>, form: &str) -> Answer {
         self.authorized(Method::POST, "/oauth2/token", authorization, FORM, form.to_owned()).await
     }
 
-    async fn refresh(&self, token: &str) -> Answer {
+    pub(super) async fn refresh(&self, token: &str) -> Answer {
         self.token(None, &format!("grant_type=refresh_token&client_id=first-party&refresh_token={token}"))
             .await
     }

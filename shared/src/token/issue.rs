@@ -118,18 +118,29 @@ impl AccessToken<'_> {
     /// # Errors
     /// See [`IssueError`].
     pub fn signed_by(&self, signer: &impl TokenSigner) -> Result<String, IssueError> {
-        let header =
-            IssuedHeader { alg: signer.algorithm().name(), kid: signer.key_id().as_str(), typ: "at+jwt" };
-        let header = serde_json::to_vec(&header).map_err(|_| IssueError::Claims)?;
-        let claims = serde_json::to_vec(self).map_err(|_| IssueError::Claims)?;
-        let mut token = Base64UrlUnpadded::encode_string(&header);
-        token.push('.');
-        token.push_str(&Base64UrlUnpadded::encode_string(&claims));
-        let signature = signer.signature(token.as_bytes())?;
-        token.push('.');
-        token.push_str(&Base64UrlUnpadded::encode_string(&signature));
-        Ok(token)
+        signed_jwt("at+jwt", self, signer)
     }
+}
+
+/// A JWT of this type with these claims in RFC 7515 compact serialisation, signed by `signer`.
+///
+/// # Errors
+/// See [`IssueError`].
+pub fn signed_jwt(
+    typ: &'static str,
+    claims: &impl Serialize,
+    signer: &impl TokenSigner,
+) -> Result<String, IssueError> {
+    let header = IssuedHeader { alg: signer.algorithm().name(), kid: signer.key_id().as_str(), typ };
+    let header = serde_json::to_vec(&header).map_err(|_| IssueError::Claims)?;
+    let claims = serde_json::to_vec(claims).map_err(|_| IssueError::Claims)?;
+    let mut token = Base64UrlUnpadded::encode_string(&header);
+    token.push('.');
+    token.push_str(&Base64UrlUnpadded::encode_string(&claims));
+    let signature = signer.signature(token.as_bytes())?;
+    token.push('.');
+    token.push_str(&Base64UrlUnpadded::encode_string(&signature));
+    Ok(token)
 }
 
 impl SigningKey {

@@ -6,6 +6,7 @@ mod feed;
 mod keys;
 mod moves;
 mod once;
+mod oversight;
 mod people;
 mod quota;
 mod rights;

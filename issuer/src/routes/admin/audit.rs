@@ -15,6 +15,7 @@ use super::{NO_STORE, Parameters, listed};
 use crate::app::App;
 use crate::audit::{AuditQuery, AuditRecord};
 use crate::error::Refusal;
+use crate::published::media_ranges;
 use crate::store::StoreError;
 
 /// Lines of JSON.
@@ -98,15 +99,11 @@ pub(crate) async fn list(
 
 /// Whether lines are wanted rather than a page (RFC 9110 section 12.5.1): by name, and no less than JSON.
 fn prefers_lines(headers: &HeaderMap) -> bool {
-    let sent = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
     let (mut lines, mut json) = (None, None);
-    for range in sent.flat_map(|value| value.split(',')) {
-        let mut parts = range.split(';').map(str::trim);
-        let kind = parts.next().unwrap_or_default().to_ascii_lowercase();
-        let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f32>().ok()).unwrap_or(1.0);
+    for (kind, weight) in media_ranges(headers) {
         match kind.as_str() {
-            NDJSON => lines = Some(quality),
-            "application/json" => json = Some(quality),
+            NDJSON => lines = Some(weight),
+            "application/json" => json = Some(weight),
             _ => {}
         }
     }

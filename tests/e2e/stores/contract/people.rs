@@ -90,7 +90,7 @@ pub(crate) async fn start_with(
         refresh: Some((token.digest(), random::<16>(host).unwrap())),
         remember_device,
     };
-    let dates = store.start_session(&session, host).await.unwrap()?;
+    let (dates, _) = store.start_session(&session, host).await.unwrap()?;
     Some(Started { id, token, issued_at: dates.issued_at })
 }
 

@@ -21,27 +21,30 @@ fn role(name: &str, permissions: &[&str]) -> Role {
     Role { name: name.to_owned(), permissions, description: String::new() }
 }
 
+/// Who orders it, and whose tokens these are.
+const BY: (&str, &str) = ("operator test", "https://issuer.test");
+
 fn client(id: &str) -> Client {
     Client { id: client_id(id).unwrap(), ..Client::first_party("free").unwrap() }
 }
 
 async fn roles_are_added_changed_and_removed_by_version(backend: &Backend) {
     let store = backend.replica().await;
-    let now = backend.now();
+    let (now, host) = (backend.now(), &*backend.host);
     for name in ["writer", "reader"] {
         store.add_role(&role(name, &["read"]), now).await.unwrap();
     }
     assert!(matches!(store.add_role(&role("reader", &[]), now).await, Err(StoreError::Exists)));
-    store.change_role(&role("writer", &["read", "write"]), Some(1), now).await.unwrap();
-    let stale = store.change_role(&role("writer", &[]), Some(1), now).await;
+    store.change_role(&role("writer", &["read", "write"]), Some(1), BY, host).await.unwrap();
+    let stale = store.change_role(&role("writer", &[]), Some(1), BY, host).await;
     assert!(matches!(stale, Err(StoreError::Changed)), "{stale:?}");
     let (kept, revision) = store.role("writer").await.unwrap().unwrap();
     assert_eq!((kept, revision.version), (role("writer", &["read", "write"]), 2));
     let listed = store.roles("", 10).await.unwrap().into_iter().map(|(role, _)| role.name);
     assert_eq!(listed.collect::<Vec<_>>(), ["reader", "writer"]);
-    assert!(matches!(store.delete_role("writer", Some(1)).await, Err(StoreError::Changed)));
-    store.delete_role("writer", Some(2)).await.unwrap();
-    assert!(matches!(store.delete_role("writer", None).await, Err(StoreError::Missing)));
+    assert!(matches!(store.delete_role("writer", Some(1), BY, host).await, Err(StoreError::Changed)));
+    store.delete_role("writer", Some(2), BY, host).await.unwrap();
+    assert!(matches!(store.delete_role("writer", None, BY, host).await, Err(StoreError::Missing)));
 }
 
 async fn a_disabled_tenant_is_published(backend: &Backend) {
@@ -111,12 +114,12 @@ async fn of_twenty_changes_of_one_version_one_is_made(backend: &Backend) {
     stores[0].add_client(&client("batch"), backend.now()).await.unwrap();
     stores[0].add_role(&role("reader", &[]), backend.now()).await.unwrap();
     let results = at_once(20, |number| {
-        let (store, host, now) = (stores[number % 2].clone(), backend.host.clone(), backend.now());
+        let (store, host) = (stores[number % 2].clone(), backend.host.clone());
         async move {
             let mut changed = client("batch");
             changed.name = format!("name {number}");
             let client = store.change_client(&changed, Some(1), "operator test", &*host).await;
-            let role = store.change_role(&role("reader", &["read"]), Some(1), now).await;
+            let role = store.change_role(&role("reader", &["read"]), Some(1), BY, &*host).await;
             (client.is_ok(), role.is_ok())
         }
     })
