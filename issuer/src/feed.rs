@@ -126,7 +126,8 @@ impl Feed {
             answers,
             whole,
         };
-        feed.metrics.position(*feed.position.borrow());
+        feed.metrics.position(feed.position());
+        feed.heartbeats.committed(feed.position(), Origin::Elsewhere, now.wall);
         Ok(feed)
     }
 
