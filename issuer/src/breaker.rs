@@ -40,6 +40,12 @@ impl BreakerState {
             Self::HalfOpen => "half_open",
         }
     }
+
+    /// The state of this name.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        [Self::Closed, Self::Open, Self::HalfOpen].into_iter().find(|state| state.name() == name)
+    }
 }
 
 /// One call may be made. Its end is to be told to the breaker that gave it.

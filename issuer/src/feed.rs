@@ -93,6 +93,7 @@ impl Feed {
         let floor = store.raise_clock_floor(now.wall).await?;
         let (position, _) = watch::channel(store.position().await?);
         metrics.position(*position.borrow());
+        heartbeats.committed(*position.borrow(), Origin::Elsewhere, now.wall);
         Ok(Self {
             epoch,
             clock: FeedClock::new(floor, now),

@@ -12,6 +12,7 @@ use tollgate_shared::revocation::{Epoch, Position};
 use tollgate_shared::time::{UnixMillis, UnixSeconds};
 
 use crate::app::App;
+use crate::breaker::BreakerState;
 use crate::metrics::Metrics;
 use crate::propagation::{
     Enforced, Everywhere, INSTANCES_MAX, InstanceKey, Origin, Propagation, Report, TTL_MILLIS, surplus,
@@ -24,35 +25,6 @@ pub const INTERVAL_SECONDS: u64 = 10;
 pub const TTL_SECONDS: u64 = TTL_MILLIS / 1000;
 /// For how long a dead one is shown, in seconds.
 pub const SHOWN_SECONDS: u64 = 86_400;
-
-/// What an edge does with calls to the issuer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IssuerState {
-    /// It makes them.
-    Closed,
-    /// It leaves the issuer alone for a while.
-    Open,
-    /// It tries one.
-    HalfOpen,
-}
-
-impl IssuerState {
-    /// Its name.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Closed => "closed",
-            Self::Open => "open",
-            Self::HalfOpen => "half_open",
-        }
-    }
-
-    /// The state of this name.
-    #[must_use]
-    pub fn of(name: &str) -> Option<Self> {
-        [Self::Closed, Self::Open, Self::HalfOpen].into_iter().find(|state| state.name() == name)
-    }
-}
 
 /// What an instance said of itself, by the clock of the replica that heard it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,8 +45,8 @@ pub struct Heartbeat {
     pub enforced_at: UnixMillis,
     /// As of when its state is.
     pub state_as_of: Option<UnixMillis>,
-    /// What it does with calls to us.
-    pub issuer_state: IssuerState,
+    /// The state of its circuit breaker for calls to us.
+    pub issuer_state: BreakerState,
     /// When it was heard of.
     pub seen_at: UnixMillis,
 }
@@ -264,7 +236,7 @@ mod tests {
             enforced: Some(Position(4)),
             enforced_at: UnixMillis(0),
             state_as_of: None,
-            issuer_state: IssuerState::Closed,
+            issuer_state: BreakerState::Closed,
             seen_at: UnixMillis(seen_at),
         }
     }

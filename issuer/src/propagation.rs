@@ -90,40 +90,40 @@ struct Waiting {
 /// What is waited for, and for whom.
 #[derive(Debug, Default)]
 pub struct Propagation {
+    highest: Option<Position>,
     waiting: BTreeMap<Position, Waiting>,
     instances: BTreeMap<InstanceKey, Report>,
 }
 
 impl Propagation {
-    /// Learns that a position was committed. Without a live instance nobody is waited for.
+    /// Learns that a position was committed. Without a live instance nobody is waited for. One that is not beyond all before it
+    /// is an old one that is told again, or part of a burst that the later one stands for.
     pub fn committed(&mut self, position: Position, origin: Origin, now: UnixMillis) -> Vec<Everywhere> {
-        let mut done = self.settle(now);
-        if self.instances.is_empty() {
-            return done;
-        }
-        let mut committed_at = now;
-        if let Some(known) = self.waiting.get_mut(&position) {
-            // It was noticed in the database before this process was told that its own commit succeeded.
-            if origin == Origin::Here {
-                known.origin = origin;
-            }
-            return done;
-        }
-        let mut origin = origin;
-        if self.waiting.len() >= WAITING_MAX
-            && let Some((last, waiting)) = self.waiting.pop_last()
+        let done = self.settle(now);
+        if let Some(known) = self.waiting.get_mut(&position)
+            && origin == Origin::Here
         {
-            if last > position {
-                self.waiting.insert(last, waiting);
-                return done;
-            }
-            committed_at = committed_at.min(waiting.committed_at);
-            if waiting.origin == Origin::Here {
-                origin = Origin::Here;
+            // It was noticed in the database before this process was told that its own commit succeeded.
+            known.origin = origin;
+        }
+        if self.highest >= Some(position) {
+            return done;
+        }
+        self.highest = Some(position);
+        // Who enforces it already did so before this was told: when, nobody knows.
+        if self.instances.is_empty() || self.held_below() >= Some(position) {
+            return done;
+        }
+        let mut waiting = Waiting { committed_at: now, origin, enforced_at: None };
+        if self.waiting.len() >= WAITING_MAX
+            && let Some((_, last)) = self.waiting.pop_last()
+        {
+            waiting.committed_at = last.committed_at;
+            if last.origin == Origin::Here {
+                waiting.origin = Origin::Here;
             }
         }
-        self.waiting.insert(position, Waiting { committed_at, origin, enforced_at: None });
-        done.extend(self.settle(now));
+        self.waiting.insert(position, waiting);
         done
     }
 

@@ -101,6 +101,21 @@ fn what_another_process_committed_is_waited_for_and_measured_by_that_one() {
 }
 
 #[test]
+fn a_position_that_is_told_again_is_not_measured_again() {
+    let mut propagation = two();
+    propagation.committed(Position(11), Origin::Here, UnixMillis(2_000));
+    propagation.heard(&key("a"), up_to(11, 2_010, 2_010), UnixMillis(2_010));
+    // While it is waited for, and when it is not any more: what was revoked already keeps its position.
+    propagation.committed(Position(11), Origin::Here, UnixMillis(2_500));
+    let done = propagation.heard(&key("b"), up_to(11, 2_600, 2_600), UnixMillis(2_600));
+    assert_eq!(done, [everywhere(11, 600)]);
+    assert!(propagation.committed(Position(11), Origin::Here, UnixMillis(3_000)).is_empty());
+    assert!(propagation.committed(Position(9), Origin::Here, UnixMillis(3_000)).is_empty());
+    assert!(propagation.settle(UnixMillis(3_001)).is_empty());
+    assert_eq!(propagation.outlook(UnixMillis(3_100)).oldest_waits_millis, 0);
+}
+
+#[test]
 fn a_report_that_comes_late_changes_nothing() {
     let mut propagation = two();
     propagation.heard(&key("a"), up_to(12, 3_000, 3_000), UnixMillis(3_000));

@@ -6,7 +6,8 @@ use tollgate_shared::revocation::{Epoch, Position};
 use tollgate_shared::time::{UnixMillis, UnixSeconds};
 
 use super::{Store, StoreError, signed, unsigned};
-use crate::heartbeats::{Heartbeat, IssuerState, SHOWN_SECONDS, edges_of};
+use crate::breaker::BreakerState;
+use crate::heartbeats::{Heartbeat, SHOWN_SECONDS, edges_of};
 use crate::propagation::InstanceKey;
 
 impl Store {
@@ -113,7 +114,7 @@ fn heartbeat(row: &AnyRow) -> Result<(InstanceKey, Heartbeat), StoreError> {
     let workers: i64 = row.try_get("workers")?;
     let epoch: Option<&str> = row.try_get("epoch")?;
     let epoch = epoch.map(|text| Epoch::from_hex(text).ok_or(StoreError::Corrupt("edge_instances.epoch")));
-    let state = IssuerState::of(row.try_get("issuer_state")?);
+    let state = BreakerState::of(row.try_get("issuer_state")?);
     let state_as_of: Option<i64> = row.try_get("state_as_of_ms")?;
     let who = InstanceKey { edge: row.try_get("edge")?, instance: row.try_get("instance")? };
     let beat = Heartbeat {

@@ -174,6 +174,21 @@ async fn it_is_measured_how_long_a_revocation_took_to_be_enforced_everywhere() {
 }
 
 #[tokio::test]
+async fn what_is_revoked_once_more_after_a_restart_is_not_measured_anew() {
+    let mut bench = Bench::new().await;
+    let edge = bench.edge("eu-1").await;
+    let index = bench.app.indices.next().await.unwrap().index;
+    let order = crate::store::RevocationOrder::Index(index);
+    let first = bench.app.feed.revoke(&order, None, "test").await.unwrap().0;
+    bench.app = bench.another().await;
+    bench.beats(&edge, &bench.beat_at("0a", first, 0)).await;
+    bench.beats(&edge, &bench.beat_at("0b", first - 1, 0)).await;
+    assert_eq!(bench.app.feed.revoke(&order, None, "test").await.unwrap().0, first);
+    bench.beats(&edge, &bench.beat_at("0b", first, 0)).await;
+    assert_eq!(bench.metric("revocation_enforced_seconds_count").await, 0.0);
+}
+
+#[tokio::test]
 async fn a_replica_waits_for_edges_that_report_to_another_one() {
     let mut bench = Bench::new().await;
     let edge = bench.edge("eu-1").await;

@@ -44,10 +44,14 @@ impl Bench {
         self.held(answer.json()["access_token"].as_str().unwrap())
     }
 
-    /// What is revoked, as an edge that starts now is told.
+    /// What is revoked, as an edge that starts now is told: a snapshot, perhaps of a while ago, and what came since.
     pub(super) async fn told(&self, edge: &str) -> FeedState {
+        // The clock stands still here, so what a command committed is not noticed by itself.
+        self.app.feed.look().await.unwrap();
         let mut state = None;
-        self.poll(edge, &mut state, 0).await;
+        for _ in 0..2 {
+            self.poll(edge, &mut state, 0).await;
+        }
         state.unwrap()
     }
 }

@@ -14,8 +14,9 @@ use utoipa::ToSchema;
 use crate::access::Edge;
 use crate::app::App;
 use crate::body::Json;
+use crate::breaker::BreakerState;
 use crate::error::Refusal;
-use crate::heartbeats::{Heartbeat, INTERVAL_SECONDS, IssuerState, TTL_SECONDS};
+use crate::heartbeats::{Heartbeat, INTERVAL_SECONDS, TTL_SECONDS};
 use crate::propagation::InstanceKey;
 use crate::routes::{bounded, written};
 
@@ -114,7 +115,7 @@ fn read(body: HeartbeatBody, now: UnixMillis) -> Result<(InstanceKey, Heartbeat)
         }
         None => None,
     };
-    let issuer_state = IssuerState::of(&issuer_state)
+    let issuer_state = BreakerState::of(&issuer_state)
         .ok_or_else(|| invalid("issuer_state: must be closed, open or half_open".to_owned()))?;
     let ago = |millis: u64| UnixMillis(now.0.saturating_sub(millis));
     let beat = Heartbeat {

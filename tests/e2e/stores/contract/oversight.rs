@@ -1,6 +1,7 @@
 //! What others than edges see of revocations, and what edges say of themselves.
 
-use tollgate_issuer::heartbeats::{Heartbeat, IssuerState};
+use tollgate_issuer::breaker::BreakerState;
+use tollgate_issuer::heartbeats::Heartbeat;
 use tollgate_issuer::propagation::InstanceKey;
 use tollgate_issuer::store::{RevocationOrder, RevocationQuery, RevokedValue, Role, StoreError};
 use tollgate_shared::revocation::{Dimension, Epoch, Position, RETENTION_SECONDS, StatusIndex};
@@ -111,7 +112,7 @@ async fn of_two_heartbeats_the_later_is_kept(backend: &Backend) {
         enforced: enforced.map(Position),
         enforced_at: UnixMillis(seen_at - 1),
         state_as_of: enforced.map(UnixMillis),
-        issuer_state: IssuerState::HalfOpen,
+        issuer_state: BreakerState::HalfOpen,
         seen_at: UnixMillis(seen_at),
     };
     stores[0]
