@@ -16,6 +16,7 @@ use crate::access::{Access, Gate, LOGIN_PATH, TOKEN_PATH, check};
 use crate::cache::Cache;
 use crate::clock::Host;
 use crate::config::Settings;
+use crate::edge_credentials::EdgeCredentials;
 use crate::error::Refusal;
 use crate::feed::Feed;
 use crate::keyring::Keyring;
@@ -69,6 +70,8 @@ pub struct App {
     /// When each edge was last heard of, since this was last written to the store. Its keys are edges with a credential,
     /// so their number is bounded by what operators made.
     pub(crate) edges_seen: Mutex<BTreeMap<String, EdgeSeen>>,
+    /// The credentials of edges that are known to be in force.
+    pub(crate) edge_credentials: EdgeCredentials,
     /// Becomes true when the service closes.
     pub(crate) closing: watch::Sender<bool>,
 }

@@ -21,6 +21,7 @@ pub mod client_token;
 pub mod clock;
 pub mod config;
 pub mod credential;
+pub mod edge_credentials;
 pub mod error;
 pub mod feed;
 pub mod huge_pages;
@@ -62,6 +63,7 @@ use cache::Cache;
 use client::Client;
 use clock::Host;
 use config::{Settings, ThrottleSettings};
+use edge_credentials::EdgeCredentials;
 use feed::Feed;
 use keyring::{Keyring, KeyringError};
 use keys::{Existing, KeyError, create_private_dir, write_private};
@@ -159,6 +161,7 @@ impl App {
             openapi,
             metrics,
             edges_seen,
+            edge_credentials: EdgeCredentials::default(),
             closing,
         }))
     }

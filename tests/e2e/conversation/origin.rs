@@ -7,10 +7,12 @@ use serde::Deserialize;
 use serde_json::json;
 use tollgate_shared::quota::allocator::{Account, Allotment, Holding, Terms, Want};
 use tollgate_shared::quota::{Plan, Window};
-use tollgate_shared::revocation::{Cutoff, Dimension, Epoch, FeedChange, FeedMessage, Position, StatusIndex};
+use tollgate_shared::revocation::{
+    Cutoff, Delta, Dimension, Epoch, FeedChange, FeedMessage, Place, Position, RevocationSet, StatusIndex,
+};
 use tollgate_shared::time::{UnixMillis, UnixSeconds};
 use tollgate_shared::token::SigningKey;
-use tollgate_shared::wire::feed::seal;
+use tollgate_shared::wire::feed::{Snapshot, seal, seal_snapshot};
 use tollgate_shared::wire::quota::{QuotaAnswer, QuotaBatch, WireGrant, WireRefusal};
 
 /// The `iss` of its tokens.
@@ -156,8 +158,17 @@ impl Origin {
         if path.starts_with("/v1/edge/quota") {
             return Some((200, self.lend(body, wall)));
         }
+        if path.starts_with("/v1/edge/heartbeat") {
+            return Some((
+                200,
+                json!({ "interval_seconds": 10, "ttl_seconds": 30 }).to_string().into_bytes(),
+            ));
+        }
+        if path.starts_with("/v1/edge/history/") {
+            return Some((404, Vec::new()));
+        }
         let key = if self.mood == Mood::Forged { &self.key } else { &self.feed_key };
-        let mut said = seal(&self.message(path, wall), key).expect("a message is sealed");
+        let mut said = self.said(path, wall, key);
         let first = self.first_said.get_or_insert_with(|| said.clone());
         match self.mood {
             Mood::Replayed => said = first.clone(),
@@ -171,46 +182,66 @@ impl Origin {
         Some((200, said))
     }
 
-    fn message(&self, path: &str, as_of: UnixMillis) -> FeedMessage {
+    /// The body of an answer to a poll.
+    fn said(&self, path: &str, as_of: UnixMillis, key: &SigningKey) -> Vec<u8> {
         let parameter = |name: &str| {
             let query = path.split_once('?')?.1;
             query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
         };
+        let number = |name: &str| parameter(name).and_then(|text| text.parse::<usize>().ok());
+        let head = self.log.len();
         let known = parameter("epoch").and_then(Epoch::from_hex) == Some(self.epoch);
-        let after: Option<usize> = parameter("after").and_then(|text| text.parse().ok());
-        let from = after.filter(|after| known && *after <= self.log.len());
-        let news = &self.log[from.unwrap_or_default()..];
-        let mut revoked: Vec<StatusIndex> = Vec::new();
-        let mut cutoffs = Vec::new();
-        let mut new_keys = from.is_none();
-        for entry in news {
+        let said = match number("after").filter(|after| known && *after <= head) {
+            Some(from) => {
+                seal(&self.delta(from, number("until").unwrap_or(head).clamp(from, head), as_of), key)
+            }
+            // Later than any position that is asked for at least.
+            None => {
+                let place = Place { epoch: self.epoch, position: Position(head as u64), as_of };
+                let (_, revoked) = self.told(0, head);
+                let (head, keys, plans) = (place.position, self.jwks(), Plan::defaults());
+                let revoked = &revoked;
+                seal_snapshot(Snapshot { place, head, revoked, keys: &keys, plans: &plans }, key)
+            }
+        };
+        said.expect("a message is sealed")
+    }
+
+    fn delta(&self, from: usize, to: usize, as_of: UnixMillis) -> FeedMessage {
+        let (new_keys, told) = self.told(from, to);
+        let (from, to) = (Position(from as u64), Position(to as u64));
+        let mut delta = Delta { from, cutoffs: told.cutoffs.iter().collect(), ..Delta::default() };
+        delta.revoked = told.indices.iter().collect();
+        let keys = new_keys.then(|| self.jwks());
+        let (epoch, head) = (self.epoch, Position(self.log.len() as u64));
+        if self.mood == Mood::Gap {
+            // One position is passed over, with what stands there.
+            let delta = Delta { from: Position(from.0 + 1), revoked: Vec::new(), ..delta };
+            let (to, head) = (Position(to.0 + 1), Position(head.0 + 1));
+            return FeedMessage {
+                epoch,
+                to,
+                head,
+                as_of,
+                change: FeedChange::Delta(delta),
+                keys,
+                plans: None,
+            };
+        }
+        FeedMessage { epoch, to, head, as_of, change: FeedChange::Delta(delta), keys, plans: None }
+    }
+
+    /// Whether the keys changed between two positions, and what was revoked.
+    fn told(&self, from: usize, to: usize) -> (bool, RevocationSet) {
+        let (mut new_keys, mut told) = (false, RevocationSet::default());
+        for entry in &self.log[from..to] {
             match entry {
-                Entry::Index(index) => revoked.push(StatusIndex(*index)),
-                Entry::Cutoff(cutoff) => cutoffs.push(cutoff.clone()),
+                Entry::Index(index) => told.indices.extend([StatusIndex(*index)]),
+                Entry::Cutoff(cutoff) => told.cutoffs.insert(cutoff.clone()),
                 Entry::Keys => new_keys = true,
             }
         }
-        revoked.sort();
-        revoked.dedup();
-        let change = match from {
-            Some(from) if self.mood == Mood::Gap => {
-                FeedChange::Delta { from: Position(from as u64 + 1), revoked: Vec::new() }
-            }
-            Some(from) => FeedChange::Delta { from: Position(from as u64), revoked },
-            None => FeedChange::Snapshot { revoked },
-        };
-        let skips = from.is_some() && self.mood == Mood::Gap;
-        let to = self.log.len() as u64 + u64::from(skips);
-        FeedMessage {
-            epoch: self.epoch,
-            to: Position(to),
-            as_of,
-            change,
-            blocks: Vec::new(),
-            cutoffs,
-            keys: new_keys.then(|| self.jwks()),
-            plans: from.is_none().then(Plan::defaults),
-        }
+        (new_keys, told)
     }
 
     fn jwks(&self) -> String {
