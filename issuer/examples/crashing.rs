@@ -3,7 +3,8 @@
 //!
 //! `TOLLGATE_CRASH_AT=rotate.before_commit:2` has it kill itself when it reaches that step for the second time, by the
 //! signal that nothing can be done about; steps before an order of `act` is begun do not count. `TOLLGATE_CLOCK_AHEAD=120`
-//! sets its clock ahead by so many seconds. It is a program of its own, so that there is nothing of this in the one that is
+//! sets its clock ahead by so many seconds. `TOLLGATE_DELAY_AT=feed.before_commit:20` has it wait there each time, for up to so
+//! many milliseconds at random. It is a program of its own, so that there is nothing of this in the one that is
 //! shipped.
 
 #![forbid(unsafe_code)]
@@ -13,13 +14,14 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Parser;
 use rustix::process::{Signal, getpid, kill_process};
 use tollgate_issuer::App;
 use tollgate_issuer::cli::{Cli, run};
-use tollgate_issuer::clock::{EntropyError, Host, SystemHost};
+use tollgate_issuer::clock::{EntropyError, Host, SystemHost, random_below};
 use tollgate_issuer::config::{Flags, Settings};
 use tollgate_issuer::password::{NewPassword, Password, PasswordContext};
 use tollgate_issuer::store::{SlotMove, UserChange};
@@ -35,6 +37,13 @@ struct CrashingHost {
     /// Whether steps count.
     armed: AtomicBool,
     crash: Option<Crash>,
+    delay: Option<Delay>,
+}
+
+#[derive(Debug)]
+struct Delay {
+    step: String,
+    millis_max: u64,
 }
 
 #[derive(Debug)]
@@ -54,10 +63,18 @@ impl CrashingHost {
                 Some(Crash { step: step.to_owned(), left })
             }
         };
+        let delay = match environment.remove("TOLLGATE_DELAY_AT") {
+            None => None,
+            Some(text) => {
+                let (step, millis) = text.split_once(':').context("TOLLGATE_DELAY_AT")?;
+                let millis_max = millis.parse().context("TOLLGATE_DELAY_AT")?;
+                Some(Delay { step: step.to_owned(), millis_max })
+            }
+        };
         let ahead = environment.remove("TOLLGATE_CLOCK_AHEAD").unwrap_or_else(|| "0".to_owned());
         let ahead_millis = ahead.parse::<u64>().context("TOLLGATE_CLOCK_AHEAD")? * 1000;
         let (ahead_millis, armed) = (AtomicU64::new(ahead_millis), AtomicBool::new(true));
-        Ok(Self { system: SystemHost::new(), ahead_millis, armed, crash })
+        Ok(Self { system: SystemHost::new(), ahead_millis, armed, crash, delay })
     }
 }
 
@@ -72,7 +89,12 @@ impl Host for CrashingHost {
         self.system.fill(bytes)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "that time passes here is what is tried")]
     fn reached(&self, step: &'static str) {
+        if let Some(delay) = self.delay.as_ref().filter(|delay| delay.step == step) {
+            let millis = random_below(self, delay.millis_max + 1).unwrap_or_default();
+            tokio::task::block_in_place(|| std::thread::sleep(Duration::from_millis(millis)));
+        }
         let Some(crash) = self.crash.as_ref().filter(|_| self.armed.load(Ordering::SeqCst)) else { return };
         if crash.step == step && crash.left.fetch_sub(1, Ordering::SeqCst) == 1 {
             // No destructor runs after this, nothing is flushed, and no other thread goes on.

@@ -236,10 +236,35 @@ impl App {
     /// The credential in force that a request carries.
     async fn presented(&self, headers: &HeaderMap) -> Result<(CredentialKind, StoredCredential), Refusal> {
         let presented = bearer(headers).and_then(Presented::parse).ok_or(Refusal::Credential)?;
-        let stored = self.store.credential(presented.kind, &presented.id).await?;
+        let stored = match presented.kind {
+            CredentialKind::Operator => self.store.credential(presented.kind, &presented.id).await?,
+            CredentialKind::Edge => self.edge_credential(&presented.id).await?,
+        };
         let in_force =
             stored.filter(|stored| stored.digest.matches(&presented.digest)).ok_or(Refusal::Credential)?;
         Ok((presented.kind, in_force))
+    }
+
+    async fn edge_credential(&self, id: &str) -> Result<Option<StoredCredential>, StoreError> {
+        let (known, round) = self.edge_credentials.find(id, self.host.now().monotonic);
+        if known.is_some() {
+            return Ok(known);
+        }
+        let stored = self.store.credential(CredentialKind::Edge, id).await?;
+        if let Some(stored) = &stored {
+            self.edge_credentials.keep(id, stored, round);
+        }
+        Ok(stored)
+    }
+
+    /// Notices which edges' credentials other processes withdrew.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn look_at_credentials(&self) -> Result<(), StoreError> {
+        let asked_at = self.host.now().monotonic;
+        self.edge_credentials.seen(self.store.last_withdrawn().await?, asked_at);
+        Ok(())
     }
 
     /// The client that a request to this path is of, once it proved that.

@@ -16,6 +16,7 @@ use crate::access::{Access, Gate, LOGIN_PATH, TOKEN_PATH, check};
 use crate::cache::Cache;
 use crate::clock::Host;
 use crate::config::Settings;
+use crate::edge_credentials::EdgeCredentials;
 use crate::error::Refusal;
 use crate::feed::Feed;
 use crate::heartbeats::Heartbeats;
@@ -75,6 +76,8 @@ pub struct App {
     pub(crate) edges_seen: Mutex<BTreeMap<String, EdgeSeen>>,
     /// What running edges say of themselves.
     pub heartbeats: Arc<Heartbeats>,
+    /// The credentials of edges that are known to be in force.
+    pub(crate) edge_credentials: EdgeCredentials,
     /// Becomes true when the service closes.
     pub(crate) closing: watch::Sender<bool>,
 }

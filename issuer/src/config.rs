@@ -63,6 +63,8 @@ pub struct Settings {
     pub metrics_public: bool,
     /// Proxies that are believed when they say for whom they ask.
     pub trusted_proxies: TrustedProxies,
+    /// Connections at once; more wait in the kernel's queue.
+    pub connections_max: usize,
     /// Connections from one address at once, unless it is a trusted proxy's.
     pub connections_per_address_max: usize,
     /// Of tokens.

@@ -21,6 +21,7 @@ pub mod client_token;
 pub mod clock;
 pub mod config;
 pub mod credential;
+pub mod edge_credentials;
 pub mod error;
 pub mod feed;
 pub mod heartbeats;
@@ -65,6 +66,7 @@ use cache::Cache;
 use client::Client;
 use clock::Host;
 use config::{Settings, ThrottleSettings};
+use edge_credentials::EdgeCredentials;
 use feed::Feed;
 use heartbeats::Heartbeats;
 use keyring::{Keyring, KeyringError};
@@ -167,6 +169,7 @@ impl App {
             metrics,
             edges_seen,
             heartbeats,
+            edge_credentials: EdgeCredentials::default(),
             closing,
         }))
     }

@@ -28,8 +28,6 @@ use crate::store::StoreError;
 use crate::store::redis::{FeedNews, Redis};
 use patient::Patient;
 
-/// The most connections at once; more wait in the kernel's queue.
-const CONNECTIONS_MAX: usize = 10_000;
 /// How long the head of a request may take, and how long a connection may idle.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a client may take to read an answer.
@@ -90,6 +88,8 @@ pub async fn serve(
     if_home_answers(&app, app.store.prepare_parts(app.host.seconds()).await).await?;
     // Before anybody is answered: what was decided before a crash is not served without.
     if_home_answers(&app, app.feed.publish_outbox().await).await?;
+    // All that is in force is read once, and the polls after that find it in memory.
+    if_home_answers(&app, app.feed.look().await).await?;
     warm(&app).await;
     let listen = listener.local_addr()?;
     let issuer = app.settings.issuer.as_str();
@@ -155,7 +155,7 @@ async fn accept(app: &Arc<App>, listener: &TcpListener, shutdown: impl Future<Ou
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(READ_BYTES_MAX);
     let router = router(Arc::clone(app));
     let graceful = GracefulShutdown::new();
-    let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let free = Arc::new(Semaphore::new(app.settings.connections_max));
     let places = Places::default();
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -268,7 +268,10 @@ async fn look(app: Arc<App>) {
             }
         }
         if let Err(error) = app.feed.look().await {
-            tracing::warn!(%error, "feed position not read");
+            tracing::warn!(%error, "feed not read");
+        }
+        if let Err(error) = app.look_at_credentials().await {
+            tracing::warn!(%error, "withdrawn credentials not read");
         }
     }
 }

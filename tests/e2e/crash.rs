@@ -5,6 +5,7 @@
 //! one; what has none is killed in a second process on the same data. Everything runs on SQLite and on PostgreSQL.
 
 mod bench;
+mod following;
 mod keys;
 mod rotation;
 mod sessions;

@@ -50,7 +50,7 @@ async fn epoch_of(issuer: &Issuer, credential: &str, client: &Client) -> String 
         .send_ok()
         .await
         .unwrap();
-    let message = anchor.open(&answer.body).unwrap();
+    let message = anchor.open(&answer.body).unwrap().message;
     assert_eq!(message.to.0, 2, "a new issuer has told of its keys and its plans");
     message.epoch.to_hex()
 }

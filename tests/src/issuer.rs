@@ -79,7 +79,8 @@ impl IssuerOptions {
 }
 
 /// What replicas seal with: they have to be given one key, and in a test it guards nothing.
-const SHARED_ENCRYPTION_KEY: &str = "dGhlIGtleSBvZiBhIHRlc3QgZ3VhcmRzIG5vdGhpbmc";
+/// What replicas of a test open their sealed keys with.
+pub const SHARED_ENCRYPTION_KEY: &str = "dGhlIGtleSBvZiBhIHRlc3QgZ3VhcmRzIG5vdGhpbmc";
 
 /// A running issuer. Dropping it kills it.
 #[derive(Debug)]

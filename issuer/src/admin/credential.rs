@@ -35,7 +35,11 @@ impl App {
     pub async fn remove_edge(&self, id: &str, actor: &Actor) -> Result<(), OrderError> {
         let entry = Entry { actor, action: Action::EdgeRemove, target: id, detail: String::new() };
         let removing = async {
-            self.store.withdraw_credential(CredentialKind::Edge, id, self.host.seconds()).await?;
+            let withdrawn =
+                self.store.withdraw_credential(CredentialKind::Edge, id, self.host.seconds()).await;
+            // Also when it is not known whether it was.
+            self.edge_credentials.forget();
+            withdrawn?;
             if let Ok(mut edges) = self.edges_seen.lock() {
                 edges.remove(id);
             }

@@ -32,6 +32,7 @@ pub struct Document {
     pub data_dir: PathBuf,
     pub metrics_public: bool,
     pub trusted_proxies: Vec<String>,
+    pub connections_max: usize,
     pub connections_per_address_max: usize,
     pub default_plan: String,
     pub token: TokenDocument,
@@ -114,6 +115,7 @@ impl Default for Document {
             data_dir: PathBuf::from("tollgate-data"),
             metrics_public: false,
             trusted_proxies: Vec::new(),
+            connections_max: 10_000,
             connections_per_address_max: 1_000,
             default_plan: "free".to_owned(),
             token: TokenDocument::default(),
@@ -208,6 +210,7 @@ impl Document {
             data_dir,
             metrics_public,
             trusted_proxies,
+            connections_max,
             connections_per_address_max,
             default_plan,
             token,
@@ -226,11 +229,12 @@ impl Document {
         } = self;
         within(!audience.is_empty() && audience.len() <= 255, "audience", "1 to 255 bytes long")?;
         within(!data_dir.as_os_str().is_empty(), "data_dir", "a folder")?;
-        let connections = 1..=10_000;
+        let connections = 1..=1_000_000;
+        within(connections.contains(connections_max), "connections_max", "1 to 1000000")?;
         within(
             connections.contains(connections_per_address_max),
             "connections_per_address_max",
-            "1 to 10000",
+            "1 to 1000000",
         )?;
         let plans = checked_plans(plans)?;
         let settings = Settings {
@@ -243,6 +247,7 @@ impl Document {
             metrics_public: *metrics_public,
             trusted_proxies: TrustedProxies::parse(trusted_proxies)
                 .ok_or_else(|| fault("trusted_proxies", "addresses or networks such as 10.0.0.0/8"))?,
+            connections_max: *connections_max,
             connections_per_address_max: *connections_per_address_max,
             token: token.checked()?,
             keys: keys.checked()?,

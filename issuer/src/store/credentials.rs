@@ -5,10 +5,13 @@ use tollgate_shared::revocation::Position;
 use tollgate_shared::time::UnixSeconds;
 
 use super::database::{Lock, Tx};
-use super::{Store, StoreError, exists, list_from_json, list_to_json, signed, unsigned};
+use super::{Store, StoreError, exists, list_from_json, list_to_json, meta, signed, unsigned};
 use crate::clock::Host;
 use crate::credential::{CredentialKind, NewCredential, SecretDigest};
 use crate::permission::Permissions;
+
+/// The fact of which credential was withdrawn last.
+const LAST_WITHDRAWN: &str = "credential_withdrawn_last";
 
 /// A credential in force.
 #[derive(Debug, Clone)]
@@ -161,16 +164,33 @@ impl Store {
         self.home
             .run(move || async move {
                 let mut write = self.home.write(&[Lock::Meta]).await?;
-                let withdrawn = sqlx::query(
-            "UPDATE credentials SET withdrawn_at = $1 WHERE kind = $2 AND name = $3 AND withdrawn_at IS NULL",
-        )
-        .bind(signed(now.0))
-        .bind(kind.name())
-        .bind(name)
-        .execute(&mut *write)
-        .await?;
+                let withdrawn: Option<String> = sqlx::query_scalar(
+                    "UPDATE credentials SET withdrawn_at = $1 WHERE kind = $2 AND name = $3 \
+                     AND withdrawn_at IS NULL RETURNING id",
+                )
+                .bind(signed(now.0))
+                .bind(kind.name())
+                .bind(name)
+                .fetch_optional(&mut *write)
+                .await?;
+                let withdrawn = withdrawn.ok_or(StoreError::Missing)?;
+                // A credential is withdrawn once, so this is never what it was before.
+                meta::set(&mut write, LAST_WITHDRAWN, &withdrawn).await?;
                 write.commit().await?;
-                if withdrawn.rows_affected() == 0 { Err(StoreError::Missing) } else { Ok(()) }
+                Ok(())
+            })
+            .await
+    }
+
+    /// The id of the credential that was withdrawn last, if one ever was.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn last_withdrawn(&self) -> Result<Option<String>, StoreError> {
+        self.home
+            .run(move || async move {
+                let last = sqlx::query_scalar("SELECT value FROM meta WHERE name = $1").bind(LAST_WITHDRAWN);
+                Ok(last.fetch_optional(self.home.readers()).await?)
             })
             .await
     }

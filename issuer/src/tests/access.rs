@@ -94,6 +94,36 @@ fn what_is_public_is_public_on_purpose() {
 }
 
 #[tokio::test]
+async fn an_edge_that_another_process_took_the_credential_from_is_refused_within_a_second() {
+    let bench = Bench::new().await;
+    let other = bench.another().await;
+    for look in [true, false] {
+        let edge = bench.edge("eu-1").await;
+        let status = async || bench.get("/v1/edge/feed", Some(&edge)).await.status;
+        bench.app.look_at_credentials().await.unwrap();
+        assert_eq!(status().await, StatusCode::OK);
+        bench.host.advance(999);
+        other.remove_edge("eu-1", &Actor::command_line()).await.unwrap();
+        assert_eq!(status().await, StatusCode::OK, "it is known, and not asked for");
+        if look {
+            bench.app.look_at_credentials().await.unwrap();
+        } else {
+            bench.host.advance(2);
+        }
+        assert_eq!(status().await, StatusCode::UNAUTHORIZED);
+    }
+    let edge = bench.edge("eu-1").await;
+    bench.app.look_at_credentials().await.unwrap();
+    assert_eq!(bench.get("/v1/edge/feed", Some(&edge)).await.status, StatusCode::OK);
+    bench.app.remove_edge("eu-1", &Actor::command_line()).await.unwrap();
+    assert_eq!(
+        bench.get("/v1/edge/feed", Some(&edge)).await.status,
+        StatusCode::UNAUTHORIZED,
+        "here at once"
+    );
+}
+
+#[tokio::test]
 async fn a_withdrawn_credential_is_no_credential() {
     let bench = Bench::new().await;
     let edge = bench.edge("eu-1").await;

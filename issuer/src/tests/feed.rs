@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use tollgate_shared::revocation::{Position, StatusIndex};
+use tollgate_shared::wire::feed::MEDIA_TYPE;
 
 use super::*;
 use crate::feed::FeedClock;
@@ -333,4 +334,119 @@ async fn the_feed_clock_does_not_go_back_over_a_restart() {
     let shown = bench.app.feed.now();
     bench.host.wall.store(START.0, Ordering::SeqCst);
     assert!(bench.another().await.feed.now() >= shown);
+}
+
+#[tokio::test]
+async fn a_segment_is_the_same_at_every_replica_and_may_be_kept_for_good() {
+    let bench = Bench::new().await;
+    let edge = bench.edge("eu-1").await;
+    let epoch = bench.app.feed.epoch.to_hex();
+    let segment =
+        async |from: &str| bench.get(&format!("/v1/edge/history/{epoch}/{from}"), Some(&edge)).await;
+    assert_eq!(segment("0").await.status, StatusCode::NOT_FOUND, "it is not whole yet");
+    bench.fill_a_segment().await;
+    let first = segment("0").await;
+    assert_eq!((first.status, first.header(header::CONTENT_TYPE)), (StatusCode::OK, MEDIA_TYPE));
+    assert_eq!(first.header(header::CACHE_CONTROL), "public, max-age=31536000, immutable");
+    let message = bench.open_message(&first.body);
+    assert_eq!((message.to, message.head), (Position(1024), Position(1024)));
+    assert_eq!(delta(message).cutoffs.len(), 1022);
+    // Later, and by a replica that has only just read the log.
+    bench.host.advance(600_000);
+    let order = bench.app.revocation_order("session", "s_new", None, None).unwrap();
+    bench.app.feed.revoke(&order, None, "test").await.unwrap();
+    let other = bench.another().await;
+    let of_other = other.feed.segment(other.feed.epoch, Position(0), &other.keys.feed).await.unwrap();
+    assert_eq!((&segment("0").await.body, of_other.as_deref()), (&first.body, Some(first.body.as_slice())));
+    let request = Request::get(format!("/v1/edge/history/{epoch}/0"))
+        .header(header::AUTHORIZATION, format!("Bearer {edge}"))
+        .header(header::IF_NONE_MATCH, first.header(header::ETAG));
+    let known = bench.request(request.body(Body::empty()).unwrap()).await;
+    assert_eq!((known.status, known.body.len()), (StatusCode::NOT_MODIFIED, 0));
+    for other in ["1", "1024", "00", "+0", "-1", "x", "18446744073709551615"] {
+        assert_eq!(segment(other).await.status, StatusCode::NOT_FOUND, "{other}");
+    }
+    for other in ["0".repeat(32), epoch.to_uppercase() + "0", "x".to_owned()] {
+        let answer = bench.get(&format!("/v1/edge/history/{other}/0"), Some(&edge)).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{other}");
+    }
+}
+
+#[tokio::test]
+async fn a_delta_ends_where_it_is_asked_to_and_a_snapshot_is_as_late_as_it_is_asked_to_be() {
+    let bench = Bench::new().await;
+    let edge = bench.edge("eu-1").await;
+    let mut state = None;
+    let start = bench.poll(&edge, &mut state, 0).await.to;
+    for number in 0..5 {
+        let order = bench.app.revocation_order("session", &format!("s_{number}"), None, None).unwrap();
+        bench.app.feed.revoke(&order, None, "test").await.unwrap();
+    }
+    let head = Position(start.0 + 5);
+    let epoch = bench.app.feed.epoch.to_hex();
+    let ask = async |query: String| {
+        let answer = bench.get(&format!("/v1/edge/feed?{query}"), Some(&edge)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{query}");
+        bench.open_message(&answer.body)
+    };
+    for (until, to) in [(start.0 + 2, start.0 + 2), (head.0 + 9, head.0), (0, start.0)] {
+        // What needs no wait has none.
+        let message = ask(format!("epoch={epoch}&after={}&until={until}&wait=30", start.0)).await;
+        assert_eq!((message.to, message.head), (Position(to), head), "{until}");
+        assert_eq!(delta(message).cutoffs.len() as u64, to - start.0);
+    }
+    let message = ask(format!("epoch={epoch}&after={}&until={}&wait=30", head.0, head.0)).await;
+    assert_eq!(message.to, head, "nothing is waited for that would not be told");
+    assert_eq!(ask(String::new()).await.to, start, "the last one");
+    assert_eq!(ask(format!("least={}", start.0)).await.to, start);
+    assert_eq!(ask(format!("least={}", start.0 + 1)).await.to, head);
+    assert_eq!(ask(String::new()).await.to, head);
+    let read_at = bench.app.feed.now();
+    // Of the very position, one that is older than what was told since is of no use.
+    bench.host.advance(10_000);
+    assert_eq!(ask(String::new()).await.as_of, read_at);
+    assert!(ask(format!("least={}", head.0)).await.as_of > read_at);
+    bench.host.advance(61_000);
+    assert_eq!(ask(String::new()).await.as_of, bench.app.feed.now(), "none is kept for longer");
+    let answer = bench.get("/v1/edge/feed?least=x", Some(&edge)).await;
+    assert_eq!(answer.json()["detail"], "least: must be a whole number");
+}
+
+#[tokio::test]
+async fn what_is_known_is_told_for_two_seconds_when_the_log_cannot_be_read() {
+    let bench = Bench::new().await;
+    let edge = bench.edge("eu-1").await;
+    let mut state = None;
+    let known = bench.poll(&edge, &mut state, 0).await;
+    bench.spoil("ALTER TABLE feed_log RENAME TO feed_log_gone").await;
+    for millis in [100, 1_800] {
+        bench.host.advance(millis);
+        let message = bench.poll(&edge, &mut state, 0).await;
+        assert_eq!((message.to, message.as_of), (known.to, known.as_of), "it says how old it is");
+    }
+    bench.host.advance(200);
+    assert_eq!(bench.get("/v1/edge/feed", Some(&edge)).await.status, StatusCode::SERVICE_UNAVAILABLE);
+    bench.spoil("ALTER TABLE feed_log_gone RENAME TO feed_log").await;
+    bench.host.advance(60);
+    let message = bench.poll(&edge, &mut state, 0).await;
+    assert_eq!(message.as_of, bench.app.feed.now());
+}
+
+#[tokio::test]
+async fn a_log_that_was_set_back_is_read_anew() {
+    let bench = Bench::new().await;
+    let edge = bench.edge("eu-1").await;
+    let revoke = async |name: &str| {
+        let order = bench.app.revocation_order("session", name, None, None).unwrap();
+        bench.app.store.revoke(&order, None, "test", &*bench.app.host).await.unwrap().position
+    };
+    let lost = revoke("s_lost").await;
+    let mut state = None;
+    assert_eq!(bench.poll(&edge, &mut state, 0).await.to, lost);
+    bench.spoil("DELETE FROM feed_log WHERE position = (SELECT MAX(position) FROM feed_log)").await;
+    assert_eq!(revoke("s_other").await, lost, "the same place");
+    bench.host.advance(100);
+    let fresh = bench.start_edge(&edge).await;
+    let values: Vec<String> = fresh.revoked.cutoffs.iter().map(|cutoff| cutoff.value).collect();
+    assert_eq!(values, ["s_other"]);
 }

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use ciborium::Value;
-use coset::{CoseSign1, TaggedCborSerializable};
+use coset::{AsCborValue, CoseSign1};
 use serde::Deserialize;
 use serde_json::json;
 use tollgate_shared::quota::allocator::{Account, Allotment, Holding, Terms, Want};
 use tollgate_shared::quota::{Plan, Window};
-use tollgate_shared::revocation::{Cutoff, Dimension, Epoch, FeedChange, FeedMessage, Position, StatusIndex};
+use tollgate_shared::revocation::{
+    Cutoff, Delta, Dimension, Epoch, FeedChange, FeedMessage, Place, Position, RevocationSet, StatusIndex,
+};
 use tollgate_shared::time::{UnixMillis, UnixSeconds};
 use tollgate_shared::token::SigningKey;
-use tollgate_shared::wire::feed::{seal, seal_payload};
+use tollgate_shared::wire::feed::{Snapshot, seal, seal_payload, seal_snapshot};
 use tollgate_shared::wire::quota::{QuotaAnswer, QuotaBatch, WireGrant, WireRefusal};
 
 /// The `iss` of its tokens.
@@ -175,10 +177,18 @@ impl Origin {
         if path.starts_with("/v1/edge/quota") {
             return Some((200, self.lend(body, wall)));
         }
+        if path.starts_with("/v1/edge/heartbeat") {
+            return Some((
+                200,
+                json!({ "interval_seconds": 10, "ttl_seconds": 30 }).to_string().into_bytes(),
+            ));
+        }
+        if path.starts_with("/v1/edge/history/") {
+            return Some((404, Vec::new()));
+        }
         let key = if self.mood == Mood::Forged { &self.key } else { &self.feed_key };
-        let message = self.message(path, wall);
-        let is_snapshot = matches!(message.change, FeedChange::Snapshot { .. });
-        let mut said = seal(&message, key).expect("a message is sealed");
+        let mut said = self.said(path, wall, key);
+        let is_snapshot = opened(&said).0.iter().any(is_snapshot);
         let first = self.first_said.get_or_insert_with(|| said.clone());
         match self.mood {
             Mood::Replayed => said = first.clone(),
@@ -196,58 +206,78 @@ impl Origin {
         Some((200, said))
     }
 
-    /// The same message with a field that it lacks, or with another value of one that it has.
+    /// The same body with a field that its message lacks, or with another value of one that it has.
     fn altered(&self, said: &[u8], field: &str, value: Value) -> Vec<u8> {
-        let payload = CoseSign1::from_tagged_slice(said).expect("an envelope").payload.expect("a payload");
-        let message: Value = ciborium::from_reader(payload.as_slice()).expect("a message");
-        let mut fields = message.into_map().expect("fields");
+        let (mut fields, pieces) = opened(said);
         fields.retain(|(name, _)| name.as_text() != Some(field));
         fields.push((field.into(), value));
         let mut payload = Vec::new();
         ciborium::into_writer(&Value::Map(fields), &mut payload).expect("it serialises");
-        seal_payload(payload, &self.feed_key).expect("a message is sealed")
+        let mut body = seal_payload(payload, &self.feed_key).expect("a message is sealed");
+        body.extend_from_slice(pieces);
+        body
     }
 
-    fn message(&self, path: &str, as_of: UnixMillis) -> FeedMessage {
+    /// The body of an answer to a poll.
+    fn said(&self, path: &str, as_of: UnixMillis, key: &SigningKey) -> Vec<u8> {
         let parameter = |name: &str| {
             let query = path.split_once('?')?.1;
             query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))
         };
+        let number = |name: &str| parameter(name).and_then(|text| text.parse::<usize>().ok());
+        let head = self.log.len();
         let known = parameter("epoch").and_then(Epoch::from_hex) == Some(self.epoch);
-        let after: Option<usize> = parameter("after").and_then(|text| text.parse().ok());
-        let from = after.filter(|after| known && *after <= self.log.len());
-        let news = &self.log[from.unwrap_or_default()..];
-        let mut revoked: Vec<StatusIndex> = Vec::new();
-        let mut cutoffs = Vec::new();
-        let mut new_keys = from.is_none();
-        for entry in news {
+        let said = match number("after").filter(|after| known && *after <= head) {
+            Some(from) => {
+                seal(&self.delta(from, number("until").unwrap_or(head).clamp(from, head), as_of), key)
+            }
+            // Later than any position that is asked for at least.
+            None => {
+                let place = Place { epoch: self.epoch, position: Position(head as u64), as_of };
+                let (_, revoked) = self.told(0, head);
+                let (head, keys, plans) = (place.position, self.jwks(), Plan::defaults());
+                let revoked = &revoked;
+                seal_snapshot(Snapshot { place, head, revoked, keys: &keys, plans: &plans }, key)
+            }
+        };
+        said.expect("a message is sealed")
+    }
+
+    fn delta(&self, from: usize, to: usize, as_of: UnixMillis) -> FeedMessage {
+        let (new_keys, told) = self.told(from, to);
+        let (from, to) = (Position(from as u64), Position(to as u64));
+        let mut delta = Delta { from, cutoffs: told.cutoffs.iter().collect(), ..Delta::default() };
+        delta.revoked = told.indices.iter().collect();
+        let keys = new_keys.then(|| self.jwks());
+        let (epoch, head) = (self.epoch, Position(self.log.len() as u64));
+        if self.mood == Mood::Gap {
+            // One position is passed over, with what stands there.
+            let delta = Delta { from: Position(from.0 + 1), revoked: Vec::new(), ..delta };
+            let (to, head) = (Position(to.0 + 1), Position(head.0 + 1));
+            return FeedMessage {
+                epoch,
+                to,
+                head,
+                as_of,
+                change: FeedChange::Delta(delta),
+                keys,
+                plans: None,
+            };
+        }
+        FeedMessage { epoch, to, head, as_of, change: FeedChange::Delta(delta), keys, plans: None }
+    }
+
+    /// Whether the keys changed between two positions, and what was revoked.
+    fn told(&self, from: usize, to: usize) -> (bool, RevocationSet) {
+        let (mut new_keys, mut told) = (false, RevocationSet::default());
+        for entry in &self.log[from..to] {
             match entry {
-                Entry::Index(index) => revoked.push(StatusIndex(*index)),
-                Entry::Cutoff(cutoff) => cutoffs.push(cutoff.clone()),
+                Entry::Index(index) => told.indices.extend([StatusIndex(*index)]),
+                Entry::Cutoff(cutoff) => told.cutoffs.insert(cutoff.clone()),
                 Entry::Keys => new_keys = true,
             }
         }
-        revoked.sort();
-        revoked.dedup();
-        let change = match from {
-            Some(from) if self.mood == Mood::Gap => {
-                FeedChange::Delta { from: Position(from as u64 + 1), revoked: Vec::new() }
-            }
-            Some(from) => FeedChange::Delta { from: Position(from as u64), revoked },
-            None => FeedChange::Snapshot { revoked },
-        };
-        let skips = from.is_some() && self.mood == Mood::Gap;
-        let to = self.log.len() as u64 + u64::from(skips);
-        FeedMessage {
-            epoch: self.epoch,
-            to: Position(to),
-            as_of,
-            change,
-            blocks: Vec::new(),
-            cutoffs,
-            keys: new_keys.then(|| self.jwks()),
-            plans: from.is_none().then(Plan::defaults),
-        }
+        (new_keys, told)
     }
 
     fn jwks(&self) -> String {
@@ -294,4 +324,17 @@ impl Origin {
         }
         serde_json::to_vec(&answer).expect("an answer serialises")
     }
+}
+
+/// The fields of the message that a body begins with, and what follows it.
+fn opened(mut said: &[u8]) -> (Vec<(Value, Value)>, &[u8]) {
+    let item: Value = ciborium::from_reader(&mut said).expect("an item");
+    let (_, envelope) = item.into_tag().expect("an envelope");
+    let payload = CoseSign1::from_cbor_value(*envelope).expect("an envelope").payload.expect("a payload");
+    let message: Value = ciborium::from_reader(payload.as_slice()).expect("a message");
+    (message.into_map().expect("fields"), said)
+}
+
+fn is_snapshot((name, value): &(Value, Value)) -> bool {
+    name.as_text() == Some("kind") && value.as_text() == Some("snapshot")
 }

@@ -16,7 +16,7 @@ use tollgate_shared::id::IssuerId;
 use tollgate_shared::revocation::{FeedState, StatusIndex, TokenFacts};
 use tollgate_shared::time::UnixSeconds;
 use tollgate_shared::token::{Algorithm, Claims, KeySet, RustCrypto, TokenRules, UntrustedToken};
-use tollgate_shared::wire::feed::TrustAnchor;
+use tollgate_shared::wire::feed::{TrustAnchor, apply_body};
 use tollgate_tests::client::{Client, Response};
 use tollgate_tests::evidence::Evidence;
 use tollgate_tests::issuer::{Issuer, IssuerOptions, Program, binary_of};
@@ -60,16 +60,39 @@ pub(super) struct Session {
 }
 
 /// An edge that polls and keeps what it is told.
-struct Edge {
+pub(super) struct Edge {
+    url: String,
     credential: String,
-    state: Option<FeedState>,
+    anchor: TrustAnchor,
+    pub(super) state: Option<FeedState>,
+}
+
+impl Edge {
+    /// Asks for what is new, or waits for it so many seconds.
+    pub(super) async fn poll(&mut self, wait: u64) -> Result<(), String> {
+        let path = match &self.state {
+            Some(state) => format!("?epoch={}&after={}&wait={wait}", state.epoch.to_hex(), state.position.0),
+            None => String::new(),
+        };
+        let client = Client::fresh_connections();
+        let request = client.get(&format!("{}/v1/edge/feed{path}", self.url)).bearer(&self.credential);
+        let answer = request.send_ok().await.map_err(|error| format!("{error:#}"))?;
+        let applied = apply_body(&self.anchor, &answer.body, &mut self.state, now());
+        applied.map(drop).map_err(|error| error.to_string())
+    }
 }
 
 impl Bench {
     /// A new issuer, with `shards` databases beyond the home one.
     pub(super) async fn new(backend: Backend, shards: usize) -> Self {
+        Self::with(backend, shards, &[]).await
+    }
+
+    /// The same with further variables.
+    pub(super) async fn with(backend: Backend, shards: usize, further: &[(&str, &str)]) -> Self {
         let evidence = Evidence::of_this_test().unwrap();
         let mut variables = variables();
+        variables.extend(further.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         let (postgres, database) = match backend {
             Backend::Sqlite => (None, sqlite_url(&evidence.file("issuer-data"))),
             Backend::Postgres => {
@@ -99,7 +122,7 @@ impl Bench {
         let options =
             IssuerOptions { program, variables: variables.clone(), data, ..IssuerOptions::default() };
         let issuer = Issuer::start(options, evidence).await.unwrap();
-        let edge = Edge { credential: issuer.add_edge("edge").await.unwrap(), state: None };
+        let edge = edge(&issuer, "edge").await;
         let mut bench = Self { issuer, variables, database, edge, _postgres: None };
         bench.poll().await;
         bench
@@ -243,16 +266,12 @@ impl Bench {
     }
 
     async fn poll_once(&mut self) {
-        let path = match &self.edge.state {
-            Some(state) => format!("?epoch={}&after={}", state.epoch.to_hex(), state.position.0),
-            None => String::new(),
-        };
-        let client = Client::fresh_connections();
-        let url = format!("{}/v1/edge/feed{path}", self.issuer.base_url());
-        let answer = client.get(&url).bearer(&self.edge.credential).send_ok().await.unwrap();
-        let anchor = Base64UrlUnpadded::decode_vec(self.issuer.trust_anchor()).unwrap();
-        let message = TrustAnchor::new(&anchor.try_into().unwrap()).unwrap().open(&answer.body).unwrap();
-        FeedState::apply(&mut self.edge.state, message, now()).unwrap();
+        self.edge.poll(0).await.unwrap();
+    }
+
+    /// One more edge.
+    pub(super) async fn edge(&self, name: &str) -> Edge {
+        edge(&self.issuer, name).await
     }
 
     /// Whether the edge, as of its last poll, refuses this token.
@@ -292,6 +311,13 @@ impl Bench {
         let indices: BTreeSet<_> = tokens.iter().map(|token| claims(token)["status"].to_string()).collect();
         assert_eq!(indices.len(), tokens.len(), "no index twice");
     }
+}
+
+async fn edge(issuer: &Issuer, name: &str) -> Edge {
+    let anchor = Base64UrlUnpadded::decode_vec(issuer.trust_anchor()).unwrap();
+    let anchor = TrustAnchor::new(&anchor.try_into().unwrap()).unwrap();
+    let (url, credential) = (issuer.base_url(), issuer.add_edge(name).await.unwrap());
+    Edge { url, credential, anchor, state: None }
 }
 
 impl Session {
@@ -351,6 +377,14 @@ pub(super) fn sqlite_url(data: &Path) -> String {
 }
 
 pub(super) async fn numbers(database: &str, query: &str) -> Vec<i64> {
+    values(database, query).await
+}
+
+/// The only column that a query gives.
+pub(super) async fn values<T>(database: &str, query: &str) -> Vec<T>
+where
+    T: for<'r> sqlx::Decode<'r, sqlx::Any> + sqlx::Type<sqlx::Any> + Send + Unpin,
+{
     sqlx::any::install_default_drivers();
     let mut connection = AnyConnection::connect(database).await.unwrap();
     let query = sqlx::AssertSqlSafe(query.to_owned());

@@ -6,6 +6,7 @@ use tollgate_issuer::store::{AddedApiKey, ApiKeyRecord, Store, StoreError};
 use tollgate_shared::revocation::Dimension;
 use tollgate_shared::time::UnixSeconds;
 
+use super::feed::told;
 use super::on_every_backend;
 use super::people::{add_user, wishes};
 use crate::stores::backend::{Backend, at_once};
@@ -61,7 +62,7 @@ async fn an_api_key_is_kept_until_it_is_revoked_once(backend: &Backend) {
     }
     assert_eq!(wishes(backend).await, 1, "revoked once");
     stores[0].publish_outbox(&*backend.host).await.unwrap().unwrap();
-    let read = stores[1].read_feed(None, 0, backend.now()).await.unwrap();
+    let read = told(&stores[1]).await;
     assert_eq!((read.cutoffs[0].dimension, &read.cutoffs[0].value), (Dimension::Token, &key.id));
     let missing = stores[0].revoke_api_key("AbCd0123", "operator test", &*backend.host).await;
     assert!(matches!(missing, Err(StoreError::Missing)), "{missing:?}");

@@ -6,8 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tollgate_issuer::clock::random_below;
 use tollgate_issuer::config::SLACK_SECONDS;
-use tollgate_issuer::store::{EndReason, FeedRead, LogEntry, LogPart, RevocationOrder, Store};
-use tollgate_shared::revocation::{BLOCK_INDICES, Dimension, Position, RETENTION_SECONDS, StatusIndex};
+use tollgate_issuer::feed::History;
+use tollgate_issuer::store::{EndReason, FeedEntryChange, LogEntry, RevocationOrder, Store};
+use tollgate_shared::revocation::{
+    BLOCK_INDICES, Cutoff, Dimension, Epoch, Position, RETENTION_SECONDS, StatusIndex,
+};
 use tollgate_shared::time::UnixSeconds;
 
 use super::on_every_backend;
@@ -34,6 +37,42 @@ fn session_order(id: &str) -> RevocationOrder {
     RevocationOrder::Value { dimension: Dimension::Session, issuer: None, value: id.to_owned() }
 }
 
+/// What the log says, entry by entry.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    pub(super) to: Position,
+    pub(super) indices: Vec<StatusIndex>,
+    pub(super) cutoffs: Vec<Cutoff>,
+    pub(super) keys: Option<String>,
+}
+
+/// Everything that it says.
+pub(super) async fn told(store: &Store) -> Told {
+    told_after(store, Position(0)).await
+}
+
+/// What it says after this position, read in pages of three.
+pub(super) async fn told_after(store: &Store, after: Position) -> Told {
+    let mut told = Told { to: after, ..Told::default() };
+    loop {
+        let page = store.read_log(Position(told.to.0 + 1), 3).await.unwrap();
+        let is_last = page.len() < 3;
+        for entry in page {
+            assert!(entry.position > told.to, "in order");
+            told.to = entry.position;
+            match entry.change {
+                FeedEntryChange::Index { index, .. } => told.indices.push(index),
+                FeedEntryChange::Cutoff(cutoff) => told.cutoffs.push(cutoff),
+                FeedEntryChange::Keys(keys) => told.keys = Some(keys),
+                FeedEntryChange::Plans(_) | FeedEntryChange::Reuse => {}
+            }
+        }
+        if is_last {
+            return told;
+        }
+    }
+}
+
 /// What a reader has who adds up what it is told.
 #[derive(Debug, Default, PartialEq)]
 struct Held {
@@ -44,31 +83,26 @@ struct Held {
 }
 
 impl Held {
-    fn take(&mut self, read: FeedRead) {
-        self.to = read.to;
-        self.cutoffs.extend(read.cutoffs.into_iter().map(|cutoff| (cutoff.value, cutoff.issued_before)));
-        self.indices.extend(read.indices);
-        self.keys = read.keys.or_else(|| self.keys.take());
-    }
-
-    async fn poll(&mut self, store: &Store, now: UnixSeconds) {
-        let read = store.read_feed(Some(self.to), 100_000, now).await.unwrap();
-        assert_eq!(read.part, LogPart::After(self.to), "nothing here needs a snapshot");
-        self.take(read);
+    async fn poll(&mut self, store: &Store) {
+        let Told { to, indices, cutoffs, keys } = told_after(store, self.to).await;
+        self.to = to;
+        self.cutoffs.extend(cutoffs.into_iter().map(|cutoff| (cutoff.value, cutoff.issued_before)));
+        self.indices.extend(indices);
+        self.keys = keys.or_else(|| self.keys.take());
     }
 }
 
 async fn of_a_hundred_revocations_none_is_passed_over(backend: &Backend) {
     let stores = backend.replicas::<3>().await;
     let done = Arc::new(AtomicBool::new(false));
-    let (store, host, over) = (backend.replica().await, backend.host.clone(), done.clone());
+    let (store, over) = (backend.replica().await, done.clone());
     let poller = tokio::spawn(async move {
         let (mut held, mut polls) = (Held::default(), 0);
         while !over.load(Ordering::SeqCst) {
-            held.poll(&store, tollgate_issuer::clock::Host::seconds(&*host)).await;
+            held.poll(&store).await;
             polls += 1;
         }
-        held.poll(&store, tollgate_issuer::clock::Host::seconds(&*host)).await;
+        held.poll(&store).await;
         (held, polls)
     });
     let mut positions: Vec<u64> = at_once(100, |number| {
@@ -107,21 +141,26 @@ async fn the_deltas_add_up_to_the_snapshot(backend: &Backend) {
             store.revoke(&order, None, "operator test", host).await.unwrap();
         }
         if number % 4 == 0 {
-            held.poll(&store, backend.now()).await;
+            held.poll(&store).await;
         }
     }
-    held.poll(&store, backend.now()).await;
+    held.poll(&store).await;
     let mut whole = Held::default();
-    let read = store.read_feed(None, 0, backend.now()).await.unwrap();
-    assert_eq!(read.part, LogPart::Whole);
-    assert_eq!(read.blocks.iter().map(|block| block.block).collect::<Vec<_>>(), [block.number]);
-    whole.take(read);
+    whole.poll(&store).await;
     assert_eq!(held, whole);
     assert_eq!((whole.cutoffs.len(), whole.indices.len(), whole.keys.as_deref()), (10, 10, Some("keys 29")));
-    for far in [Position(31), Position(u64::MAX)] {
-        assert_eq!(store.read_feed(Some(far), 1_000, backend.now()).await.unwrap().part, LogPart::Whole);
+    store.log_if_changed(&LogEntry::Plans("[]".to_owned()), backend.now()).await.unwrap();
+    // What a history of it has in force is the same, and when its block expires.
+    let mut history = History::new(Epoch([1; 16]), 4);
+    history.append(store.read_log(Position(0), 100).await.unwrap(), backend.now());
+    let revoked = history.whole().unwrap().revoked;
+    assert_eq!(revoked.indices.iter().collect::<BTreeSet<_>>(), held.indices);
+    assert_eq!(revoked.cutoffs.len(), 10);
+    let expiry = revoked.indices.expiry(block.number).unwrap();
+    assert_eq!(expiry.expires_at, block.expires_at);
+    for far in [Position(32), Position(i64::MAX as u64), Position(u64::MAX)] {
+        assert!(store.read_log(far, 1_000).await.unwrap().is_empty());
     }
-    assert_eq!(store.read_feed(Some(Position(1)), 10, backend.now()).await.unwrap().part, LogPart::Whole);
 }
 
 async fn what_is_revoked_keeps_its_place(backend: &Backend) {
@@ -208,7 +247,7 @@ async fn a_cut_off_is_told_for_as_long_as_a_token_of_it_lives(backend: &Backend)
     let (second, third) =
         (start(backend, &store, &user.id).await, start(backend, &store, &user.id).await.token);
     let ends = |issued_at: UnixSeconds| issued_at.plus(LIFE.seconds + SLACK_SECONDS);
-    let last = async || store.read_feed(None, 0, backend.now()).await.unwrap().cutoffs.pop().unwrap();
+    let last = async || told(&store).await.cutoffs.pop().unwrap();
     let wished = store.end_session(&user.id, &first.id, EndReason::Logout, "user", host).await.unwrap();
     store.publish(&wished, host).await.unwrap();
     assert_eq!((last().await.value, last().await.until), (first.id, ends(first.issued_at)));

@@ -9,6 +9,7 @@ use tollgate_issuer::signing_keys::KeyRow;
 use tollgate_issuer::store::{KeyChange, StoreError};
 use tollgate_shared::revocation::{Dimension, Position};
 
+use super::feed::told;
 use super::on_every_backend;
 use crate::stores::backend::{Backend, at_once};
 
@@ -54,7 +55,7 @@ async fn of_eight_that_rotate_one_makes_the_key(backend: &Backend) {
     assert_eq!(positions.into_iter().flatten().collect::<Vec<_>>(), [Position(1)]);
     let keys = stores[3].signing_keys().await.unwrap();
     assert_eq!(keys.len(), 1);
-    let read = stores[5].read_feed(None, 0, backend.now()).await.unwrap();
+    let read = told(&stores[5]).await;
     assert_eq!(read.keys.as_ref(), Some(&keys[0].kid));
 }
 
@@ -81,7 +82,7 @@ async fn a_withdrawn_key_is_told_with_the_change(backend: &Backend) {
         });
         let crashed = task.await.is_err();
         assert_eq!(crashed, step == "keys.before_commit");
-        let read = store.read_feed(None, 0, now).await.unwrap();
+        let read = told(&store).await;
         assert_eq!(store.signing_keys().await.unwrap().len(), usize::from(crashed));
         assert_eq!(read.keys.as_deref(), Some(if crashed { "one" } else { "none" }));
         assert_eq!(read.cutoffs.len(), usize::from(!crashed));

@@ -7,6 +7,7 @@ use tollgate_issuer::store::{RevocationOrder, RevocationQuery, RevokedValue, Rol
 use tollgate_shared::revocation::{Dimension, Epoch, Position, RETENTION_SECONDS, StatusIndex};
 use tollgate_shared::time::{UnixMillis, UnixSeconds};
 
+use super::feed::told;
 use super::on_every_backend;
 use super::people::{add_user, change, cut_off};
 use crate::stores::backend::Backend;
@@ -95,7 +96,7 @@ async fn a_cut_off_by_a_past_date_weakens_none(backend: &Backend) {
     assert!(cut.issued_before > Some(now));
     store.revoke(&earlier(now.minus(50)), None, "operator test", host).await.unwrap();
     assert_eq!(cut_off(&store, "u_1").await, cut);
-    let told = store.read_feed(None, 0, now).await.unwrap().cutoffs;
+    let told = told(&store).await.cutoffs;
     let dates: Vec<_> = told.iter().map(|cutoff| cutoff.issued_before.unwrap()).collect();
     assert_eq!((dates.len(), dates[0], dates[2]), (3, now.minus(100), now.minus(50)));
 }

@@ -4,6 +4,7 @@ use tollgate_issuer::client::{Client, client_id};
 use tollgate_issuer::store::{RevocationOrder, Role, StoreError, Tenant};
 use tollgate_shared::revocation::Dimension;
 
+use super::feed::told;
 use super::on_every_backend;
 use super::people::wishes;
 use crate::stores::backend::{Backend, at_once};
@@ -61,7 +62,7 @@ async fn a_disabled_tenant_is_published(backend: &Backend) {
         assert_eq!(wishes(backend).await, 1, "disabled once");
     }
     store.publish_outbox(&*backend.host).await.unwrap().unwrap();
-    let read = store.read_feed(None, 0, backend.now()).await.unwrap();
+    let read = told(&store).await;
     assert_eq!((read.cutoffs[0].dimension, read.cutoffs[0].value.as_str()), (Dimension::Tenant, "acme"));
     assert!(read.cutoffs[0].issued_before.unwrap() > backend.now());
     assert_eq!(store.tenant("acme").await.unwrap().unwrap().0, tenant);
@@ -78,11 +79,11 @@ async fn a_disabled_client_is_published(backend: &Backend) {
     let (revision, _) = store.change_client(&known, Some(1), "operator test", host).await.unwrap();
     assert_eq!((revision.version, wishes(backend).await), (2, 1));
     store.publish_outbox(host).await.unwrap().unwrap();
-    let first = store.read_feed(None, 0, backend.now()).await.unwrap().cutoffs[0].clone();
+    let first = told(&store).await.cutoffs[0].clone();
     assert_eq!((first.dimension, first.value.as_str()), (Dimension::Client, "batch"));
     store.delete_client("batch", Some(2), "operator test", host).await.unwrap();
     store.publish_outbox(host).await.unwrap().unwrap();
-    let last = store.read_feed(None, 0, backend.now()).await.unwrap().cutoffs[1].clone();
+    let last = told(&store).await.cutoffs[1].clone();
     assert!(last.issued_before > first.issued_before, "tokens of its own were dated right after the first");
     assert!(store.client("batch").await.unwrap().is_none());
 }
@@ -102,7 +103,7 @@ async fn a_second_cut_off_covers_what_a_client_was_given_right_after_the_first(b
         let mut dates = Vec::new();
         for _ in 0..2 {
             store.revoke(&order, None, "operator test", &*backend.host).await.unwrap();
-            dates.push(store.read_feed(None, 0, backend.now()).await.unwrap().cutoffs.pop().unwrap());
+            dates.push(told(&store).await.cutoffs.pop().unwrap());
         }
         let (first, second) = (dates[0].issued_before.unwrap(), dates[1].issued_before.unwrap());
         assert_eq!(second > first, later, "{dimension:?} {value}: a token may be dated {first:?}");

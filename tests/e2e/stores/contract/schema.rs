@@ -9,6 +9,7 @@ use tollgate_shared::revocation::{Position, StatusIndex};
 use tollgate_shared::time::UnixSeconds;
 use tollgate_tests::workspace_root;
 
+use super::feed::told;
 use super::people::{child, cut_off, start};
 use crate::stores::backend::{Backend, Kind, LIMITS, at_once};
 
@@ -72,7 +73,7 @@ async fn what_the_version_before_kept_is_kept() {
     assert_eq!(cut_off(&store, "u_bob").await.began_before, Some(UnixSeconds(1_799_999_601)));
     assert_eq!(cut_off(&store, "u_alice").await.issued_before, None);
     assert_eq!(store.epoch(&*backend.host).await.unwrap().to_hex(), "000102030405060708090a0b0c0d0e0f");
-    let read = store.read_feed(None, 0, backend.now()).await.unwrap();
+    let read = told(&store).await;
     assert_eq!((read.to, read.indices, read.cutoffs.len()), (Position(5), vec![StatusIndex(5)], 3));
     assert!(store.credential(CredentialKind::Operator, "c_1").await.unwrap().is_some());
     assert_eq!(store.edges().await.unwrap()[0].seen.unwrap().position, Position(3));

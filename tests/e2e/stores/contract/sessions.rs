@@ -10,6 +10,7 @@ use tollgate_issuer::store::{
 use tollgate_shared::revocation::Dimension;
 use tollgate_shared::time::UnixSeconds;
 
+use super::feed::told;
 use super::on_every_backend;
 use super::people::{
     GRACE_SECONDS, IDLE_SECONDS, LASTS_SECONDS, add_user, child, child_digest, cut_off, is_refused, is_reuse,
@@ -138,7 +139,7 @@ async fn a_parent_that_comes_back_after_its_grace_ends_the_session(backend: &Bac
     assert!(is_refused(backend, &store, &session.token).await, "said once");
     assert_eq!(wishes(backend).await, 1);
     store.publish_outbox(&*backend.host).await.unwrap().unwrap();
-    let read = store.read_feed(None, 0, backend.now()).await.unwrap();
+    let read = told(&store).await;
     assert_eq!(read.cutoffs.len(), 1);
     assert_eq!((read.cutoffs[0].dimension, &read.cutoffs[0].value), (Dimension::Session, &session.id));
     assert_eq!(read.cutoffs[0].issued_before, None);
@@ -242,7 +243,7 @@ async fn a_token_dated_ahead_of_the_clock_is_covered(backend: &Backend) {
     let order =
         RevocationOrder::Value { dimension: Dimension::Subject, issuer: None, value: user.id.clone() };
     store.revoke(&order, None, "operator test", host).await.unwrap();
-    let read = store.read_feed(None, 0, backend.now()).await.unwrap();
+    let read = told(&store).await;
     assert!(read.cutoffs[0].issued_before.unwrap() > session.issued_at, "the clock was set back meanwhile");
     assert!(read.cutoffs[0].until >= session.issued_at.plus(super::people::LIFE.seconds));
 }

@@ -3,6 +3,7 @@
 use tollgate_issuer::store::{EndReason, StoreError};
 use tollgate_shared::revocation::Dimension;
 
+use super::feed::told_after;
 use super::on_every_backend;
 use super::people::{
     add_user, change, child, cut_off, is_refused, is_reuse, new_user, start, start_with, wishes,
@@ -121,7 +122,7 @@ async fn what_ends_sessions_ends_them_and_says_so(backend: &Backend) {
         assert_eq!(wishes(backend).await, 1, "{way}");
         let told = store.publish_outbox(host).await.unwrap().unwrap();
         assert_eq!(wishes(backend).await, 0, "{way}");
-        let read = store.read_feed(Some(position), 1_000, backend.now()).await.unwrap();
+        let read = told_after(&store, position).await;
         assert_eq!((read.to, read.cutoffs.len()), (told, 1), "{way}");
         let cutoff = &read.cutoffs[0];
         assert_eq!(
