@@ -205,7 +205,10 @@ impl Publisher {
         };
         match published {
             Ok(Published::Yes { news }) => {
-                self.failures = 0;
+                // Not by a snapshot: when what should follow on it fails each time, each takes longer to be asked for.
+                if !self.is_unproven {
+                    self.failures = 0;
+                }
                 scene.breaker.succeeded();
                 let (now, poll_millis) = (scene.now.monotonic, scene.origin.poll_interval_ms);
                 // With long polling the next poll follows at once, unless the issuer answered early and had no news: then
@@ -241,6 +244,14 @@ impl Publisher {
         match (&opened.message.change, request) {
             (FeedChange::Snapshot { .. }, Request::Segment) => {
                 Err(AnswerFault::Apply(ApplyError::Incomplete))
+            }
+            // One that was asked for news and says what it had said is a cache, or worse.
+            (FeedChange::Snapshot { .. }, Request::Delta)
+                if place.is_some_and(|place| {
+                    place.epoch == opened.message.epoch && place.position == opened.message.to
+                }) =>
+            {
+                Err(AnswerFault::Apply(ApplyError::Rollback))
             }
             // Asked for more, the issuer may say that it must begin anew.
             (FeedChange::Snapshot { .. }, Request::Snapshot | Request::Delta) => {

@@ -105,26 +105,35 @@ impl Subscriber {
             return Ok(false);
         }
         self.seen = Some(version);
-        let mut moved = false;
+        let (mut moved, mut fault) = (false, None);
         if self.in_step {
             match self.follow(board, anchor, &head, today, &mut budget, now) {
                 Ok(news) => moved = news,
-                Err(fault) => {
+                Err(error) => {
                     self.in_step = false;
-                    metrics.count(Counter::FeedRefused);
-                    return Err(fault);
+                    // A board that was begun anew is no fault of anybody.
+                    let anew = AnswerFault::Apply(ApplyError::Gap);
+                    fault = Some(error).filter(|error| *error != anew);
                 }
             }
         }
         if !self.in_step && now.monotonic >= self.build_at {
-            let built = self.build(board, anchor, &head, &mut budget, now);
-            moved |= built.inspect_err(|_| {
-                self.building = None;
-                self.build_at = now.monotonic.plus(PAUSE_MILLIS);
-                metrics.count(Counter::FeedRefused);
-            })?;
+            match self.build(board, anchor, &head, &mut budget, now) {
+                Ok(news) => moved |= news,
+                Err(error) => {
+                    self.building = None;
+                    self.build_at = now.monotonic.plus(PAUSE_MILLIS);
+                    fault = Some(error);
+                }
+            }
         }
-        Ok(moved)
+        match fault {
+            Some(fault) => {
+                metrics.count(Counter::FeedRefused);
+                Err(fault)
+            }
+            None => Ok(moved),
+        }
     }
 
     /// Adds to the live state what is new on the board.

@@ -75,6 +75,8 @@ fn state(vm: &Vm) -> String {
         let counters: serde_json::Map<_, _> =
             metrics.counters().map(|(counter, count)| (counter.name().to_owned(), count.into())).collect();
         serde_json::json!({
+            "ticks": vm.ticks(),
+            "busy": engine.next_tick_millis() <= 1,
             "position": engine.position(),
             "revoked": engine.revocations().map(|revoked| revoked.indices.len()),
             "memory_bytes": core::arch::wasm32::memory_size(0) * 65_536,

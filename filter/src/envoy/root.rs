@@ -53,6 +53,8 @@ pub(super) struct Vm {
     /// The longest that a tick or the answer to a call took, in nanoseconds.
     #[cfg(feature = "probe")]
     slowest_nanoseconds: Cell<u64>,
+    #[cfg(feature = "probe")]
+    ticks: Cell<u64>,
 }
 
 type FilterEngine = Engine<HostCrypto, ProcessData>;
@@ -104,6 +106,8 @@ impl Root {
             exported_at: Cell::default(),
             #[cfg(feature = "probe")]
             slowest_nanoseconds: Cell::default(),
+            #[cfg(feature = "probe")]
+            ticks: Cell::default(),
         };
         Self { context, vm: Rc::new(vm) }
     }
@@ -257,6 +261,12 @@ impl Vm {
         Timed { slowest: &self.slowest_nanoseconds, began: host::monotonic_nanoseconds() }
     }
 
+    /// How often this VM was woken by its timer.
+    #[cfg(feature = "probe")]
+    pub(super) fn ticks(&self) -> u64 {
+        self.ticks.get()
+    }
+
     /// The longest step since this was last asked, in nanoseconds.
     #[cfg(feature = "probe")]
     pub(super) fn take_slowest(&self) -> u64 {
@@ -269,6 +279,8 @@ impl Vm {
     }
 
     fn tick(&self) {
+        #[cfg(feature = "probe")]
+        self.ticks.set(self.ticks.get() + 1);
         let now = self.now();
         let ticked = self.engine.borrow_mut().as_mut().map_or(Ok(()), |engine| engine.tick(now));
         self.log_fault(BOARD, ticked.err());

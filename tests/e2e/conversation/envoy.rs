@@ -24,6 +24,7 @@ use super::{Host, Origin, Seen};
 
 struct RealEnvoy {
     envoy: Envoy,
+    origin: Arc<Mutex<Origin>>,
     shift: Arc<Mutex<u64>>,
 }
 
@@ -68,11 +69,14 @@ impl RealEnvoy {
         Ok(serde_json::from_value(state.get(of).cloned().unwrap_or_default())?)
     }
 
-    async fn exchanges(&self) -> Result<u64> {
-        let counters = self.counts("counters").await?;
-        let names =
-            ["tollgate_feed_deltas_total", "tollgate_feed_snapshots_total", "tollgate_feed_failures_total"];
-        Ok(names.iter().filter_map(|name| counters.get(*name)).sum())
+    fn polls(&self) -> u64 {
+        self.origin.lock().expect("not poisoned").polls
+    }
+
+    async fn ticks(&self) -> Result<(u64, bool)> {
+        let state = self.probe("state").await?;
+        let ticks = state["ticks"].as_u64().context("the ticks of the worker")?;
+        Ok((ticks, state["busy"].as_bool().context("whether it is busy")?))
     }
 }
 
@@ -84,11 +88,18 @@ impl Host for RealEnvoy {
     }
 
     async fn settle(&mut self) -> Result<()> {
-        let before = self.exchanges().await?;
-        // The first to end may have begun before the latest change.
-        eventually("two exchanges with the issuer", Duration::from_secs(30), async || {
-            let now = self.exchanges().await.map_err(|error| error.to_string())?;
-            if now >= before + 2 { Ok(()) } else { Err(format!("{now} exchanges, {before} before")) }
+        let before = self.polls();
+        // The first to end may have begun before the latest change; when another begins, its answer was taken in.
+        eventually("two exchanges with the issuer", Duration::from_secs(60), async || {
+            let now = self.polls();
+            if now >= before + 3 { Ok(()) } else { Err(format!("{now} polls, {before} before")) }
+        })
+        .await?;
+        // Whoever polled left it to the worker, which takes it in step by step.
+        let (before, _) = self.ticks().await?;
+        eventually("the worker to take it in", Duration::from_secs(10), async || {
+            let (ticks, is_busy) = self.ticks().await.map_err(|error| error.to_string())?;
+            if ticks >= before + 3 && !is_busy { Ok(()) } else { Err(format!("{ticks}, {before} before")) }
         })
         .await
     }
@@ -146,7 +157,7 @@ async fn every_conversation_goes_as_written_with_envoy() {
         // One worker: the clock is set forward in the VM that the next request meets.
         options.concurrency = 1;
         let envoy = Envoy::start(options, &evidence).await.unwrap();
-        let mut host = RealEnvoy { envoy, shift };
+        let mut host = RealEnvoy { envoy, origin: Arc::clone(&origin), shift };
         let held = conversation.hold(&mut host, &origin, UnixSeconds(start.0)).await;
         if let Err(error) = held {
             evidence.keep();

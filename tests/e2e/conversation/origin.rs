@@ -103,6 +103,8 @@ pub(crate) struct Origin {
     clock_ahead: i64,
     start: UnixSeconds,
     first_said: Option<Vec<u8>>,
+    /// How often it was polled.
+    pub(crate) polls: u64,
     accounts: BTreeMap<String, (Account, Holding)>,
 }
 
@@ -121,6 +123,7 @@ impl Origin {
             clock_ahead: 0,
             start,
             first_said: None,
+            polls: 0,
             accounts: BTreeMap::new(),
         }
     }
@@ -158,6 +161,7 @@ impl Origin {
 
     /// Answers a call; `None` is no answer at all.
     pub(crate) fn answer(&mut self, path: &str, body: &[u8], wall: UnixMillis) -> Option<(u16, Vec<u8>)> {
+        self.polls += u64::from(path.starts_with("/v1/edge/feed"));
         match self.mood {
             Mood::Down => return None,
             Mood::Error => return Some((500, b"oops".to_vec())),
