@@ -63,7 +63,7 @@ fn envoy_refuses_a_bad_configuration_and_names_the_key() {
         (
             set("/providers/0/keys", json!({ "inline": "{}" })),
             "providers[0].keys.inline",
-            "unknown field `inline`",
+            "unknown variant `inline`",
         ),
         (without("origin"), "providers[0].keys", "`feed` needs an `origin`"),
         ("{".to_owned(), "configuration", "EOF"),
@@ -93,7 +93,7 @@ async fn a_cluster_that_envoy_does_not_know_is_named_in_its_log_and_protected_ro
         .unwrap();
     eventually("the message", Duration::from_secs(10), async || {
         let logs = envoy.logs();
-        if logs.contains("origin.cluster `isuer`: the host knows no such cluster") {
+        if logs.contains("cluster `isuer`: the host knows no such cluster") {
             Ok(())
         } else {
             Err(logs)
