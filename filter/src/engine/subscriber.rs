@@ -105,6 +105,10 @@ impl Subscriber {
             return Ok(false);
         }
         self.seen = Some(version);
+        if let Some(live) = &mut self.live {
+            // Whether or not what is new can be followed: how late it is at the issuer is known.
+            live.clock.learn(head.clock, now.monotonic);
+        }
         let mut moved = false;
         if self.in_step {
             match self.follow(board, anchor, &head, today, &mut budget, now) {
@@ -122,6 +126,8 @@ impl Subscriber {
                 self.building = None;
                 self.build_at = now.monotonic.plus(PAUSE_MILLIS);
                 metrics.count(Counter::FeedRefused);
+                // The one on the board may be damaged, and stay so.
+                self.ask(board, now.monotonic);
             })?;
         }
         Ok(moved)
@@ -152,7 +158,6 @@ impl Subscriber {
             }
         }
         live.clock.advance(live.state.as_of, now.monotonic);
-        live.clock.learn(head.clock, now.monotonic);
         let moved = live.state.position != before.position;
         if moved {
             live.since = now.monotonic;
