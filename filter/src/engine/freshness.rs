@@ -40,10 +40,8 @@ impl IssuerClock {
 
     /// Takes in a later message. The estimate only ever runs ahead of what it would be without the message.
     pub(super) fn advance(&mut self, as_of: UnixMillis, now: Monotonic) {
-        let estimate = self.estimate(now);
         self.latest = self.latest.max(as_of);
-        self.issuer = estimate.max(as_of);
-        self.local = now;
+        self.learn((as_of, now), now);
     }
 
     /// What the issuer's clock showed at an instant of ours, for another that has the same clock.
@@ -51,11 +49,12 @@ impl IssuerClock {
         (self.issuer, self.local)
     }
 
-    /// Takes in a reading that another made. The estimate only ever runs ahead of what it would be without it.
+    /// Takes in a reading that another made. The estimate only ever runs ahead of what it would be without it. One that says
+    /// nothing new leaves the other as it was: else each would round the estimate down, however many there are.
     pub(super) fn learn(&mut self, reading: (UnixMillis, Monotonic), now: Monotonic) {
-        let theirs = Self::resume(reading, self.latest).estimate(now);
-        self.issuer = self.estimate(now).max(theirs);
-        self.local = now;
+        if Self::resume(reading, self.latest).estimate(now) > self.estimate(now) {
+            (self.issuer, self.local) = reading;
+        }
     }
 
     /// What the issuer's clock shows now, or a little less: running one part in a thousand slow lets the estimate settle
@@ -90,6 +89,16 @@ mod tests {
     fn a_message_sent_again_does_not_make_state_younger() {
         let mut clock = IssuerClock::first(UnixMillis(1_000_000), at(1000, 0));
         clock.advance(UnixMillis(1_000_000), Monotonic(400_000));
+        assert_eq!(clock.age_millis(Monotonic(400_000)), 399_600);
+    }
+
+    #[test]
+    fn however_often_an_old_message_is_sent_again_the_estimate_is_slow_by_one_part_in_a_thousand_only() {
+        let mut clock = IssuerClock::first(UnixMillis(1_000_000), at(1000, 0));
+        for millis in (0..400_000).step_by(3) {
+            clock.advance(UnixMillis(1_000_000), Monotonic(millis));
+            clock.learn((UnixMillis(1_000_000), Monotonic(0)), Monotonic(millis));
+        }
         assert_eq!(clock.age_millis(Monotonic(400_000)), 399_600);
     }
 

@@ -124,6 +124,8 @@ impl Subscriber {
                     self.building = None;
                     self.build_at = now.monotonic.plus(PAUSE_MILLIS);
                     fault = Some(error);
+                    // The one on the board may be damaged, and stay so.
+                    self.ask(board, now.monotonic);
                 }
             }
         }
@@ -161,7 +163,6 @@ impl Subscriber {
             }
         }
         live.clock.advance(live.state.as_of, now.monotonic);
-        live.clock.learn(head.clock, now.monotonic);
         let moved = live.state.position != before.position;
         if moved {
             live.since = now.monotonic;

@@ -20,6 +20,12 @@ struct Issuer {
     epoch: Epoch,
     log: Vec<u32>,
     up: bool,
+    /// By so much its messages are older than they could be, in milliseconds.
+    late: u64,
+    /// Who is before this place is told everything.
+    told_from: usize,
+    /// Whether the last byte of its next snapshot is another.
+    damages: bool,
     snapshots: usize,
     segments: usize,
     reports: Vec<serde_json::Value>,
@@ -33,6 +39,9 @@ impl Issuer {
             epoch: EPOCH,
             log: Vec::new(),
             up: true,
+            late: 0,
+            told_from: 0,
+            damages: false,
             snapshots: 0,
             segments: 0,
             reports: Vec::new(),
@@ -45,22 +54,26 @@ impl Issuer {
             epoch: self.epoch,
             to: Position(to as u64),
             head: Position(self.log.len() as u64),
-            as_of: now.wall,
+            as_of: UnixMillis(now.wall.0 - self.late),
             change: FeedChange::Delta(Delta { from: Position(from as u64), revoked, ..Delta::default() }),
             keys: None,
             plans: None,
         }
     }
 
-    fn snapshot(&self, now: Now) -> Vec<u8> {
+    fn snapshot(&mut self, now: Now) -> Vec<u8> {
         let mut set = RevocationSet::default();
         set.indices.extend(self.log.iter().copied().map(StatusIndex));
         let position = Position(self.log.len() as u64);
-        let place = Place { epoch: self.epoch, position, as_of: now.wall };
+        let place = Place { epoch: self.epoch, position, as_of: UnixMillis(now.wall.0 - self.late) };
         let keys = serde_json::json!({ "keys": [self.feed_key.public_jwk()] }).to_string();
         let plans = Plan::defaults();
         let snapshot = Snapshot { place, head: position, revoked: &set, keys: &keys, plans: &plans };
-        seal_snapshot(snapshot, &self.feed_key).unwrap()
+        let mut body = seal_snapshot(snapshot, &self.feed_key).unwrap();
+        if std::mem::take(&mut self.damages) {
+            *body.last_mut().unwrap() ^= 1;
+        }
+        body
     }
 
     /// The answer to a call that came at `since`; `None` for a poll that is held.
@@ -84,7 +97,7 @@ impl Issuer {
         let held_for = number("wait").unwrap_or_default() as u64 * 1000;
         let may_be_held = now.monotonic.0 < since + held_for;
         let known = parameter("epoch") == Some(self.epoch.to_hex());
-        match number("after").filter(|after| known && *after <= self.log.len()) {
+        match number("after").filter(|after| known && (self.told_from..=self.log.len()).contains(after)) {
             Some(after) if after == self.log.len() && may_be_held => None,
             Some(after) => {
                 let segment = SEGMENT_POSITIONS as usize;
@@ -278,6 +291,43 @@ fn a_vm_that_comes_when_the_snapshot_is_long_gone_gets_another_and_the_others_fo
     assert!(process.all_have_it(), "{:?}", process.positions());
     assert_eq!(process.issuer.snapshots, 2);
     assert_eq!(process.polls_held(), 1);
+}
+
+/// Found by the simulation.
+#[test]
+fn a_snapshot_whose_piece_was_damaged_is_asked_for_again() {
+    let mut process = Process::new(3);
+    process.revoke(0..100);
+    process.issuer.damages = true;
+    process.pass(3_000);
+    assert!(process.all_have_it(), "{:?}", process.positions());
+    // Who finds the damage after another was asked for asks once more.
+    assert!((2..=3).contains(&process.issuer.snapshots), "{}", process.issuer.snapshots);
+    assert_eq!(process.polls_held(), 1);
+}
+
+/// Found by the simulation.
+#[test]
+fn a_vm_that_cannot_follow_knows_at_once_how_late_it_is() {
+    let mut process = Process::new(3);
+    process.revoke(0..100);
+    // What is heard first is ten minutes old, and nothing tells so yet.
+    process.issuer.late = 600_000;
+    process.pass(200);
+    assert!(process.all_have_it() && process.vms.values().all(|vm| vm.is_ready(process.now().monotonic)));
+    process.issuer.late = 0;
+    process.revoke(100..200);
+    process.issuer.told_from = 200;
+    while process.issuer.snapshots == 1 {
+        process.pass(5);
+    }
+    while !process.all_have_it() {
+        process.pass(5);
+        for vm in process.vms.values() {
+            assert!(vm.position() == Some(200) || !vm.is_ready(process.now().monotonic));
+        }
+        assert!(process.millis < 10_000, "{:?}", process.positions());
+    }
 }
 
 #[test]
