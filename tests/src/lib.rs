@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod client;
+pub mod clock;
 pub mod envoy;
 pub mod eventually;
 pub mod evidence;
