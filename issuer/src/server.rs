@@ -4,12 +4,17 @@ mod patient;
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::{Extension, Router};
+use axum::Router;
+use axum::http::Request;
+use axum::response::Response;
+use hyper::body::Incoming;
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
@@ -149,11 +154,29 @@ async fn warm(app: &Arc<App>) {
     }
 }
 
+/// The service as it is to one connection. What connections share is shared: with ten thousand that wait, all that each has of
+/// its own counts.
+fn of(
+    router: &TowerToHyperService<Router>,
+    peer: Peer,
+) -> impl Service<
+    Request<Incoming>,
+    Response = Response,
+    Error = Infallible,
+    Future: Future<Output = Result<Response, Infallible>> + Send + 'static,
+> + use<> {
+    let router = router.clone();
+    service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
+        router.call(request)
+    })
+}
+
 async fn accept(app: &Arc<App>, listener: &TcpListener, shutdown: impl Future<Output = ()>) {
     // HTTP/1 only: the builder would otherwise wait for a connection's first bytes without a limit of time.
     let mut server = auto::Builder::new(TokioExecutor::new()).http1_only();
     server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(READ_BYTES_MAX);
-    let router = router(Arc::clone(app));
+    let router = TowerToHyperService::new(router(Arc::clone(app)));
     let graceful = GracefulShutdown::new();
     let free = Arc::new(Semaphore::new(app.settings.connections_max));
     let places = Places::default();
@@ -173,7 +196,7 @@ async fn accept(app: &Arc<App>, listener: &TcpListener, shutdown: impl Future<Ou
         };
         // More of one address wait at its end: the connection is closed, and others find room.
         let Some(place) = Place::take(&places, peer, &app.settings) else { continue };
-        let service = TowerToHyperService::new(Router::clone(&router).layer(Extension(Peer(peer))));
+        let service = of(&router, Peer(peer));
         let connection =
             server.serve_connection(TokioIo::new(Patient::new(stream, ANSWER_TIMEOUT)), service).into_owned();
         let connection = graceful.watch(connection);

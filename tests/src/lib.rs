@@ -7,6 +7,7 @@
 
 mod accepting;
 pub mod client;
+pub mod clock;
 pub mod envoy;
 pub mod eventually;
 pub mod evidence;

@@ -13,6 +13,9 @@ use crate::permission::Permissions;
 /// The fact of which credential was withdrawn last.
 const LAST_WITHDRAWN: &str = "credential_withdrawn_last";
 
+/// Of so many edges at once it is kept when they were last heard of.
+const EDGES_AT_ONCE: usize = 500;
+
 /// A credential in force.
 #[derive(Debug, Clone)]
 pub struct StoredCredential {
@@ -228,26 +231,34 @@ impl Store {
             .await
     }
 
-    /// Keeps when edges were last heard of, in one transaction for all of them.
+    /// Keeps when edges were last heard of, some hundred at once: of ten thousand, one after another would take long.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn keep_edges_seen(&self, seen: &[(String, EdgeSeen)]) -> Result<(), StoreError> {
+        for some in seen.chunks(EDGES_AT_ONCE) {
+            self.keep_some_seen(some).await?;
+        }
+        Ok(())
+    }
+
+    async fn keep_some_seen(&self, seen: &[(String, EdgeSeen)]) -> Result<(), StoreError> {
+        let row = |number: usize| format!("(${}, ${}, ${})", 3 * number + 1, 3 * number + 2, 3 * number + 3);
+        let rows: Vec<String> = (0..seen.len()).map(row).collect();
+        let statement = &format!(
+            "INSERT INTO edge_activity (edge, seen_at, position) VALUES {} ON CONFLICT (edge) \
+             DO UPDATE SET seen_at = excluded.seen_at, position = excluded.position \
+             WHERE excluded.seen_at >= edge_activity.seen_at",
+            rows.join(", ")
+        );
         self.home
             .run(move || async move {
                 let mut write = self.home.write(&[Lock::Meta]).await?;
+                let mut query = sqlx::query(sqlx::AssertSqlSafe(statement.clone()));
                 for (edge, EdgeSeen { at, position }) in seen {
-                    sqlx::query(
-                "INSERT INTO edge_activity (edge, seen_at, position) VALUES ($1, $2, $3) ON CONFLICT (edge) \
-                 DO UPDATE SET seen_at = excluded.seen_at, position = excluded.position \
-                     WHERE excluded.seen_at >= edge_activity.seen_at",
-            )
-            .bind(edge)
-            .bind(signed(at.0))
-            .bind(signed(position.0))
-            .execute(&mut *write)
-            .await?;
+                    query = query.bind(edge.as_str()).bind(signed(at.0)).bind(signed(position.0));
                 }
+                query.execute(&mut *write).await?;
                 write.commit().await?;
                 Ok(())
             })

@@ -213,6 +213,22 @@ async fn an_edge_is_shown_as_whoever_heard_of_it_last_did() {
 }
 
 #[tokio::test]
+async fn of_a_thousand_edges_each_is_kept() {
+    let bench = Bench::new().await;
+    let names: Vec<String> = (0..1_201).map(|number| format!("eu-{number}")).collect();
+    for name in [&names[0], &names[499], &names[500], &names[1_200]] {
+        bench.edge(name).await;
+    }
+    let seen =
+        |number: usize| crate::store::EdgeSeen { at: START.seconds(), position: Position(number as u64) };
+    let all: Vec<_> = names.iter().enumerate().map(|(number, name)| (name.clone(), seen(number))).collect();
+    bench.app.store.keep_edges_seen(&all).await.unwrap();
+    let edges = bench.app.store.edges().await.unwrap();
+    let positions: Vec<u64> = edges.iter().map(|edge| edge.seen.unwrap().position.0).collect();
+    assert_eq!(positions, [0, 1_200, 499, 500], "by name");
+}
+
+#[tokio::test]
 async fn a_step_of_housekeeping_that_fails_keeps_none_from_being_done() {
     let bench = Bench::new().await;
     for number in 0..2 {

@@ -4,8 +4,6 @@
 //! `EDGES=1000` has fewer edges. The issuer that is measured is this program too, started with the issuer's own arguments. Both
 //! need a descriptor for each edge (`ulimit -n`), and share the machine: the edges' own work is in the times.
 
-#[path = "../issuer/clock.rs"]
-mod clock;
 mod edges;
 mod log;
 mod outage;
@@ -19,6 +17,7 @@ use clap::Parser as _;
 use tollgate_issuer::cli::{Cli, run};
 use tollgate_issuer::clock::SystemHost;
 use tollgate_issuer::huge_pages::start_again_with_huge_pages;
+use tollgate_tests::clock;
 
 const PARTS: [&str; 3] = ["edges", "sets", "start"];
 

@@ -7,7 +7,6 @@
 //! The issuer that is measured is this program too, started with the issuer's own arguments: it is the same library, built
 //! once and as it is used.
 
-mod clock;
 mod connection;
 mod load;
 mod logins;
@@ -22,6 +21,7 @@ use std::sync::Arc;
 use tollgate_issuer::cli::{Cli, run};
 use tollgate_issuer::clock::SystemHost;
 use tollgate_issuer::huge_pages::start_again_with_huge_pages;
+use tollgate_tests::clock;
 
 const PARTS: [&str; 4] = ["logins", "memory", "oidc-provider", "refusals"];
 
