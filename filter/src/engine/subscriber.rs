@@ -105,6 +105,10 @@ impl Subscriber {
             return Ok(false);
         }
         self.seen = Some(version);
+        if let Some(live) = &mut self.live {
+            // Whether or not what is new can be followed: how late it is at the issuer is known.
+            live.clock.learn(head.clock, now.monotonic);
+        }
         let (mut moved, mut fault) = (false, None);
         if self.in_step {
             match self.follow(board, anchor, &head, today, &mut budget, now) {
