@@ -93,11 +93,7 @@ async fn a_cluster_that_envoy_does_not_know_is_named_in_its_log_and_protected_ro
         .unwrap();
     eventually("the message", Duration::from_secs(10), async || {
         let logs = envoy.logs();
-        if logs.contains("cluster `isuer`: the host knows no such cluster") {
-            Ok(())
-        } else {
-            Err(logs)
-        }
+        if logs.contains("cluster `isuer`: the host knows no such cluster") { Ok(()) } else { Err(logs) }
     })
     .await
     .unwrap();

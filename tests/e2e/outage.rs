@@ -92,7 +92,16 @@ async fn an_edge_that_loses_the_issuer_serves_until_the_hard_limit_and_not_beyon
     revocation::add_alice(&stack).await;
     let token = revocation::fresh_token(&stack).await;
     let clients = revocation::clients_on_every_worker(&stack).await;
-    let age = async || stack.envoy.stat("wasmcustom.tollgate_state_age_milliseconds").await.unwrap();
+    // Envoy is told now and then, and what a VM did not tell yet is not there.
+    let age_within = async |ages: std::ops::Range<u64>| {
+        eventually("the age of the state", Duration::from_secs(10), async || {
+            let age = stack.envoy.stat("wasmcustom.tollgate_state_age_milliseconds").await;
+            let age = age.map_err(|error| error.to_string())?;
+            if ages.contains(&age) { Ok(age) } else { Err(format!("{age} ms, not in {ages:?}")) }
+        })
+        .await
+        .unwrap()
+    };
     let mut turn = clients.iter().cycle();
     let mut status = async || revocation::status(turn.next().unwrap(), &stack, &token).await;
     let mut seen = Vec::new();
@@ -109,8 +118,9 @@ async fn an_edge_that_loses_the_issuer_serves_until_the_hard_limit_and_not_beyon
         })
         .await
         .unwrap();
+        let young = age_within(0..2_000).await;
         proxy.set_mode(mode);
-        let (cut, young) = (Instant::now(), age().await);
+        let cut = Instant::now();
         let (mut before, mut after) = (0, 0);
         while after < 50 {
             let asked = cut.elapsed();
@@ -127,11 +137,7 @@ async fn an_edge_that_loses_the_issuer_serves_until_the_hard_limit_and_not_beyon
         }
         assert!(before > 50, "{mode:?}: only {before} requests before the limit");
         assert_eq!(stack.get("/public/x", "none").await.unwrap().status, 200);
-        let old = age().await;
-        assert!(
-            young < 2_000 && old >= HARD_LIMIT * 1000,
-            "{mode:?}: the age went from {young} ms to {old} ms"
-        );
+        let old = age_within(HARD_LIMIT * 1000..u64::MAX).await;
         seen.push(format!("{mode:?}: {before} of {before} good before, {after} of {after} refused after, age {young} to {old} ms"));
         proxy.set_mode(Mode::Pass);
     }
