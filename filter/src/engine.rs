@@ -251,6 +251,18 @@ impl<B: SignatureBackend, S: SharedData> Engine<B, S> {
         self.refresh.as_ref().is_none_or(|refresh| refresh.freshness(now) != Freshness::Expired)
     }
 
+    /// Whether this VM talks to the issuer for all of its process.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        self.refresh.as_ref().is_some_and(Refresh::leads)
+    }
+
+    /// Takes the lead from whoever has it, for tests of what happens when the leader dies; tells whether that went well.
+    #[doc(hidden)]
+    pub fn seize_lead(&self) -> bool {
+        self.refresh.as_ref().is_some_and(Refresh::seize_lead)
+    }
+
     /// The issuer this engine asks, if any.
     #[must_use]
     pub fn origin(&self) -> Option<&Origin> {

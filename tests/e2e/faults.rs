@@ -22,11 +22,11 @@ use tollgate_tests::issuer::IssuerOptions;
 use tollgate_tests::module::Variant;
 use tollgate_tests::stack::{Stack, StackOptions};
 
-use crate::revocation::{self, WORKERS};
+use crate::revocation;
 
 pub(crate) const FEED: &str = "/v1/edge/feed";
-/// How many polls one Envoy has under way at most: one for each worker, and that of the main thread.
-pub(crate) const POLLS_MAX: u64 = WORKERS as u64 + 1;
+/// How many polls one Envoy has under way at most, however many workers it has.
+pub(crate) const POLLS_MAX: u64 = 1;
 /// Longer than the longest wait after a failure, and a call after it.
 const RECOVERY: Duration = Duration::from_secs(20);
 

@@ -33,6 +33,7 @@ mod slow_clients;
 mod spoofing;
 mod stores;
 mod tokens;
+mod workers;
 
 /// Says, past the capture of output, that something could not be run here.
 fn not_run(why: &str) {

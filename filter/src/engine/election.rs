@@ -36,6 +36,13 @@ impl Election {
         self.leads
     }
 
+    /// Leads from now on, whoever does: for tests of what happens when this VM dies.
+    pub(super) fn seize<S: SharedData>(&self, board: &Board<S>) -> bool {
+        let Some((lease, version)) = board.lease() else { return false };
+        let seized = Lease { holder: self.me, beat: lease.beat.wrapping_add(1) };
+        board.write_lease(seized, version).is_ok()
+    }
+
     /// Somebody else published: whoever that is leads.
     pub(super) fn step_down(&mut self) {
         self.leads = false;

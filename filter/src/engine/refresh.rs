@@ -82,6 +82,14 @@ impl<S: SharedData> Refresh<S> {
         })
     }
 
+    pub(super) fn leads(&self) -> bool {
+        self.election.leads()
+    }
+
+    pub(super) fn seize_lead(&self) -> bool {
+        self.election.seize(&self.board)
+    }
+
     pub(super) fn state(&self) -> Option<&FeedState> {
         self.home.as_ref()?.subscriber.state()
     }

@@ -24,6 +24,7 @@ pub(super) fn answer(vm: &Vm, headers: &[(&[u8], &[u8])]) -> Option<Decision> {
             "{}".to_owned()
         }
         ("state", _) => state(vm),
+        ("lead", _) => format!("{{\"seized\":{}}}", vm.seize_lead()),
         ("lookups", count) => lookups(vm, count.parse().unwrap_or_default()),
         ("verify", _) => {
             let bytes = |name| text(name).and_then(|text| Base64UrlUnpadded::decode_vec(text).ok());
@@ -76,6 +77,7 @@ fn state(vm: &Vm) -> String {
             metrics.counters().map(|(counter, count)| (counter.name().to_owned(), count.into())).collect();
         serde_json::json!({
             "ticks": vm.ticks(),
+            "leads": engine.leads(),
             "busy": engine.next_tick_millis() <= 1,
             "position": engine.position(),
             "revoked": engine.revocations().map(|revoked| revoked.indices.len()),

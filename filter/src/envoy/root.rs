@@ -261,6 +261,11 @@ impl Vm {
         Timed { slowest: &self.slowest_nanoseconds, began: host::monotonic_nanoseconds() }
     }
 
+    #[cfg(feature = "probe")]
+    pub(super) fn seize_lead(&self) -> bool {
+        self.engine.borrow().as_ref().is_some_and(Engine::seize_lead)
+    }
+
     /// How often this VM was woken by its timer.
     #[cfg(feature = "probe")]
     pub(super) fn ticks(&self) -> u64 {
