@@ -275,7 +275,7 @@ impl Feed {
     }
 
     async fn make_snapshot(&self, key: &Arc<SigningKey>) -> Result<Snapshot, FeedError> {
-        let read_at = self.looks.last_began();
+        let (log, read_at) = (self.snapshots.log(), self.looks.last_began());
         let whole = self.history().whole().ok_or(StoreError::Corrupt("feed_log"))?;
         let (to, key) = (whole.place.position, Arc::clone(key));
         let made = tokio::task::spawn_blocking(move || {
@@ -286,7 +286,7 @@ impl Feed {
         let message: Bytes = made.await.ok().flatten().ok_or(FeedError::Encode)?.into();
         self.metrics.feed_read(FeedKind::Snapshot);
         let made = Snapshot { message, to, read_at };
-        self.snapshots.keep(Some(made.clone()));
+        self.snapshots.keep(made.clone(), log);
         Ok(made)
     }
 

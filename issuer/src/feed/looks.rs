@@ -67,10 +67,10 @@ impl Feed {
     /// # Errors
     /// [`StoreError`].
     pub async fn look(&self) -> Result<(), StoreError> {
-        let wanted = Wanted { since: self.host.now().monotonic, position: Position(0) };
+        let called_at = self.host.now().monotonic;
         let _turn = self.looks.turn.lock().await;
         // Not when somebody else has looked since this was called.
-        if self.looks.last().began > Some(wanted.since) { Ok(()) } else { self.look_now().await }
+        if self.looks.last().began > Some(called_at) { Ok(()) } else { self.look_now().await }
     }
 
     /// Has the history be as new as an answer to who asks now must be: at least as new as all that this process acknowledged.
@@ -143,11 +143,14 @@ impl Feed {
             if is_last {
                 target.looked(as_of);
                 if let Some(anew) = anew.take() {
-                    *history = anew;
-                    self.answers.clear();
-                    self.snapshots.keep(None);
                     // Polls go by what there is.
-                    self.position.send_replace(history.head());
+                    let head = anew.head();
+                    *history = anew;
+                    // Not under this lock: whoever makes an answer takes it second.
+                    drop(history);
+                    self.answers.clear();
+                    self.snapshots.forget();
+                    self.position.send_replace(head);
                 }
                 return Ok(now.monotonic);
             }

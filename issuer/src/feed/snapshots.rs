@@ -1,7 +1,7 @@
 //! Has everything written and signed for who begins anew: one at a time, on a thread of its own, and again only when the
 //! last is too old.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use axum::body::Bytes;
 use tollgate_shared::revocation::{Position, SEGMENT_POSITIONS};
@@ -20,10 +20,21 @@ const SAME_POSITION_MILLIS: u64 = 3_000;
 /// The last snapshot.
 #[derive(Debug, Default)]
 pub(super) struct Snapshots {
-    kept: Mutex<Option<Snapshot>>,
+    kept: Mutex<Kept>,
     /// Had by who makes one.
     pub(super) turn: tokio::sync::Mutex<()>,
 }
+
+#[derive(Debug, Default)]
+struct Kept {
+    snapshot: Option<Snapshot>,
+    /// Changes whenever the log turns out to be another.
+    log: LogNumber,
+}
+
+/// Which of the logs that this process has read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct LogNumber(u64);
 
 #[derive(Debug, Clone)]
 pub(super) struct Snapshot {
@@ -36,7 +47,7 @@ pub(super) struct Snapshot {
 impl Snapshots {
     /// The last one, if it is good for who has everything up to `least`.
     pub(super) fn kept(&self, least: Position, history: &History, now: Monotonic) -> Option<Snapshot> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let kept = self.state().snapshot.clone()?;
         let age = now.since(kept.read_at);
         let is_late_enough = kept.to > least || (kept.to == least && age <= SAME_POSITION_MILLIS);
         // Or who takes it would have to take another right away.
@@ -45,7 +56,27 @@ impl Snapshots {
         (is_late_enough && leads_on && behind <= BEHIND_POSITIONS_MAX && age <= KEPT_MILLIS).then_some(kept)
     }
 
-    pub(super) fn keep(&self, made: Option<Snapshot>) {
-        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = made;
+    /// Which log is read now.
+    pub(super) fn log(&self) -> LogNumber {
+        self.state().log
+    }
+
+    /// Keeps what was made of this log, unless it has turned out to be another since.
+    pub(super) fn keep(&self, made: Snapshot, log: LogNumber) {
+        let mut kept = self.state();
+        if kept.log == log {
+            kept.snapshot = Some(made);
+        }
+    }
+
+    /// Forgets the last one: it was of another log.
+    pub(super) fn forget(&self) {
+        let mut kept = self.state();
+        *kept = Kept { snapshot: None, log: LogNumber(kept.log.0.wrapping_add(1)) };
+    }
+
+    fn state(&self) -> MutexGuard<'_, Kept> {
+        // Each change of it leaves it whole.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
