@@ -19,23 +19,27 @@ const SAME_POSITION_MILLIS: u64 = 3_000;
 
 /// The last snapshot.
 #[derive(Debug, Default)]
-pub(super) struct Snapshots {
+pub struct Snapshots {
     kept: Mutex<Option<Snapshot>>,
     /// Had by who makes one.
     pub(super) turn: tokio::sync::Mutex<()>,
 }
 
+/// A snapshot that was signed.
 #[derive(Debug, Clone)]
-pub(super) struct Snapshot {
-    pub(super) message: Bytes,
-    pub(super) to: Position,
+pub struct Snapshot {
+    /// The body of the answer.
+    pub message: Bytes,
+    /// Where it leads.
+    pub to: Position,
     /// The instant before the reading that it was made of.
-    pub(super) read_at: Monotonic,
+    pub read_at: Monotonic,
 }
 
 impl Snapshots {
     /// The last one, if it is good for who has everything up to `least`.
-    pub(super) fn kept(&self, least: Position, history: &History, now: Monotonic) -> Option<Snapshot> {
+    #[must_use]
+    pub fn kept(&self, least: Position, history: &History, now: Monotonic) -> Option<Snapshot> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
         let age = now.since(kept.read_at);
         let is_late_enough = kept.to > least || (kept.to == least && age <= SAME_POSITION_MILLIS);
@@ -45,7 +49,8 @@ impl Snapshots {
         (is_late_enough && leads_on && behind <= BEHIND_POSITIONS_MAX && age <= KEPT_MILLIS).then_some(kept)
     }
 
-    pub(super) fn keep(&self, made: Option<Snapshot>) {
+    /// Keeps this one for the next who asks, or none.
+    pub fn keep(&self, made: Option<Snapshot>) {
         *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = made;
     }
 }
