@@ -16,9 +16,10 @@ use tollgate_shared::time::UnixMillis;
 use tollgate_shared::token::SigningKey;
 use tollgate_shared::wire;
 
-pub use answers::FeedAnswer;
+pub use answers::{Answers, FeedAnswer, Told};
 pub use clock::FeedClock;
 pub use history::{History, Whole};
+pub use snapshots::{Snapshot, Snapshots};
 
 use crate::clock::Host;
 use crate::config::FeedSettings;
@@ -26,9 +27,7 @@ use crate::heartbeats::Heartbeats;
 use crate::metrics::{FeedKind, Metrics};
 use crate::propagation::Origin;
 use crate::store::{Logged, RevocationOrder, Store, StoreError, Wished};
-use answers::{Answers, Told};
 use looks::Looks;
-use snapshots::{Snapshot, Snapshots};
 
 /// The feed of this issuer.
 #[derive(Debug)]

@@ -29,7 +29,7 @@ pub struct FeedAnswer {
 
 /// Which message it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Told {
+pub enum Told {
     /// From the first position to the second.
     Delta(Position, Position),
     /// From this position on.
@@ -38,7 +38,7 @@ pub(super) enum Told {
 
 /// What was signed, by what it tells.
 #[derive(Debug, Default)]
-pub(super) struct Answers(Mutex<Kept>);
+pub struct Answers(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -58,7 +58,10 @@ struct Made {
 impl Answers {
     /// The bytes of what is told, of which the history was looked at `looked_at`: those that are kept, or else those that `make`
     /// gives. Who asks meanwhile waits, for a fraction of a millisecond.
-    pub(super) fn one<E>(
+    ///
+    /// # Errors
+    /// That of `make`.
+    pub fn one<E>(
         &self,
         told: Told,
         looked_at: UnixMillis,

@@ -19,7 +19,7 @@ const SAME_POSITION_MILLIS: u64 = 3_000;
 
 /// The last snapshot.
 #[derive(Debug, Default)]
-pub(super) struct Snapshots {
+pub struct Snapshots {
     kept: Mutex<Kept>,
     /// Had by who makes one.
     pub(super) turn: tokio::sync::Mutex<()>,
@@ -34,19 +34,23 @@ struct Kept {
 
 /// Which of the logs that this process has read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct LogNumber(u64);
+pub struct LogNumber(u64);
 
+/// A snapshot that was signed.
 #[derive(Debug, Clone)]
-pub(super) struct Snapshot {
-    pub(super) message: Bytes,
-    pub(super) to: Position,
+pub struct Snapshot {
+    /// The body of the answer.
+    pub message: Bytes,
+    /// Where it leads.
+    pub to: Position,
     /// The instant before the reading that it was made of.
-    pub(super) read_at: Monotonic,
+    pub read_at: Monotonic,
 }
 
 impl Snapshots {
     /// The last one, if it is good for who has everything up to `least`.
-    pub(super) fn kept(&self, least: Position, history: &History, now: Monotonic) -> Option<Snapshot> {
+    #[must_use]
+    pub fn kept(&self, least: Position, history: &History, now: Monotonic) -> Option<Snapshot> {
         let kept = self.state().snapshot.clone()?;
         let age = now.since(kept.read_at);
         let is_late_enough = kept.to > least || (kept.to == least && age <= SAME_POSITION_MILLIS);
@@ -57,12 +61,13 @@ impl Snapshots {
     }
 
     /// Which log is read now.
-    pub(super) fn log(&self) -> LogNumber {
+    #[must_use]
+    pub fn log(&self) -> LogNumber {
         self.state().log
     }
 
     /// Keeps what was made of this log, unless it has turned out to be another since.
-    pub(super) fn keep(&self, made: Snapshot, log: LogNumber) {
+    pub fn keep(&self, made: Snapshot, log: LogNumber) {
         let mut kept = self.state();
         if kept.log == log {
             kept.snapshot = Some(made);
