@@ -61,6 +61,14 @@ impl Scene {
         self.world.network.recorded.iter().rfind(|answer| answer.is_snapshot).cloned().unwrap()
     }
 
+    /// That, and what the issuer sent next: that there was no more.
+    fn last_snapshot_and_its_proof(&self) -> VecDeque<Answer> {
+        let recorded = &self.world.network.recorded;
+        let place = recorded.iter().rposition(|answer| answer.is_snapshot).unwrap();
+        let after = recorded.iter().skip(place + 1).find(|answer| !answer.is_snapshot).cloned().unwrap();
+        [recorded[place].clone(), after].into()
+    }
+
     fn only(&mut self, fault: Fault, rate: u32) {
         self.world.network.rates = Rates::only(&[(fault, rate)]);
     }

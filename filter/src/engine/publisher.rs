@@ -293,6 +293,7 @@ impl Publisher {
             Task::Follow | Task::Restart | Task::Fetch | Task::Meet(_) => {
                 (head.epoch, head.position, head.as_of) = (place.epoch, place.position, place.as_of);
                 head.snapshot = Some(record);
+                head.is_proven = false;
                 head.fresh.clear();
                 Task::Follow
             }
@@ -323,6 +324,7 @@ impl Publisher {
         } else {
             head.fresh = envelope.to_vec();
         }
+        head.is_proven |= head.position >= head.known_end;
         if let Task::Meet(record) = self.task {
             if head.position == record.position {
                 head.snapshot = Some(SnapshotRecord { deltas: head.deltas, ..record });

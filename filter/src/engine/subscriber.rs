@@ -5,7 +5,8 @@
 //! older than the one before. *What an attacker gains if this is wrong:* the use of a revoked token at one worker.
 //!
 //! A step is bounded: one piece of a snapshot, or a few deltas. A new state is built aside until it has come to the end of
-//! the board, so that a VM that was replaced decides nothing by a snapshot that the process had already gone beyond.
+//! the board, and the issuer was heard to have no more: a VM that was replaced decides nothing by a snapshot that the process
+//! had already gone beyond, nor a process that starts by one that was made a while ago.
 
 use tollgate_shared::revocation::{ApplyError, Cutoffs, FeedMessage, FeedState, Staging};
 use tollgate_shared::time::{Monotonic, Now, UnixSeconds};
@@ -61,8 +62,8 @@ struct Live {
 enum Building {
     /// Some pieces are there.
     Pieces { staging: Box<Staging>, record: SnapshotRecord },
-    /// It has to come to the end of the board.
-    CatchingUp { state: Box<FeedState>, next: u64 },
+    /// It has to come to the end of the board, or waits there until that is all there is.
+    CatchingUp { state: Box<FeedState>, next: u64, waits: bool },
 }
 
 impl Subscriber {
@@ -81,7 +82,11 @@ impl Subscriber {
 
     /// Whether there is more to take in than one step allowed.
     pub(super) fn is_busy(&self) -> bool {
-        self.building.is_some() || !self.retired.is_empty()
+        let is_building = match &self.building {
+            Some(Building::Pieces { .. } | Building::CatchingUp { waits: false, .. }) => true,
+            Some(Building::CatchingUp { waits: true, .. }) | None => false,
+        };
+        is_building || !self.retired.is_empty()
     }
 
     /// Takes a step: whether it changed what decisions are made by.
@@ -199,19 +204,19 @@ impl Subscriber {
                     self.building = Some(Building::Pieces { staging, record });
                 } else {
                     let state = staging.finish(now.wall.seconds()).map_err(AnswerFault::Apply)?;
-                    self.building =
-                        Some(Building::CatchingUp { state: Box::new(state), next: record.deltas });
+                    let (state, next) = (Box::new(state), record.deltas);
+                    self.building = Some(Building::CatchingUp { state, next, waits: false });
                 }
                 Ok(false)
             }
-            Some(Building::CatchingUp { mut state, mut next }) => {
+            Some(Building::CatchingUp { mut state, mut next, .. }) => {
                 let source = (board, anchor, head);
-                if advance(&mut state, &mut next, source, now.wall.seconds(), budget)? {
-                    Ok(self.go_live(*state, next, head, now))
-                } else {
-                    self.building = Some(Building::CatchingUp { state, next });
-                    Ok(false)
+                let is_at_the_end = advance(&mut state, &mut next, source, now.wall.seconds(), budget)?;
+                if is_at_the_end && head.is_proven {
+                    return Ok(self.go_live(*state, next, head, now));
                 }
+                self.building = Some(Building::CatchingUp { state, next, waits: is_at_the_end });
+                Ok(false)
             }
         }
     }

@@ -38,16 +38,26 @@ fn an_issuer_whose_date_jumps_there_and_back_loses_nothing() {
     scene.end();
 }
 
+/// What was recorded.
+enum Heard {
+    Snapshot,
+    /// And the answer to the poll after it, which said that there was no more.
+    SnapshotAndProof,
+}
+
 /// Starts a process that hears nothing but what was recorded so many minutes ago, before a revocation; tells for how many
 /// milliseconds it admits the token.
-fn admitted_after_a_start_on_old_answers(seed: u64, minutes: u64) -> u64 {
+fn admitted_after_a_start_on_old_answers(seed: u64, minutes: u64, heard: Heard) -> u64 {
     let mut scene = Scene::new(seed);
     // More than a snapshot may be behind, so that the next one is new.
     scene.world.database.order(Order::RevokeMany(1_100), 0);
     scene.world.pass(1_000);
     scene.world.crash_process(0);
     scene.world.pass(6_000);
-    let recorded = [scene.last_snapshot()].into();
+    let recorded = match heard {
+        Heard::Snapshot => [scene.last_snapshot()].into(),
+        Heard::SnapshotAndProof => scene.last_snapshot_and_its_proof(),
+    };
     scene.doomed = issue(&mut scene.world);
     scene.revoke(scene.doomed);
     scene.world.now += minutes * 60_000 - 10_000;
@@ -70,11 +80,17 @@ fn admitted_after_a_start_on_old_answers(seed: u64, minutes: u64) -> u64 {
 /// This is the allowance for a first message: nothing else tells an edge that has just started how late it is.
 #[test]
 fn a_process_that_first_hears_an_answer_of_minutes_ago_takes_it_for_new_for_the_hard_limit() {
-    let millis = admitted_after_a_start_on_old_answers(34, 12);
+    let millis = admitted_after_a_start_on_old_answers(34, 12, Heard::SnapshotAndProof);
     assert!((HARD_SECONDS * 1000 - 5_000..HARD_SECONDS * 1000 + 5_000).contains(&millis), "{millis} ms");
 }
 
 #[test]
 fn a_process_that_first_hears_an_answer_older_than_clocks_may_differ_admits_nothing() {
-    assert_eq!(admitted_after_a_start_on_old_answers(35, CLOCK_ERROR_SECONDS / 60 + 2), 0);
+    let minutes = CLOCK_ERROR_SECONDS / 60 + 2;
+    assert_eq!(admitted_after_a_start_on_old_answers(35, minutes, Heard::SnapshotAndProof), 0);
+}
+
+#[test]
+fn a_process_that_hears_a_snapshot_and_not_that_it_is_all_there_is_admits_nothing() {
+    assert_eq!(admitted_after_a_start_on_old_answers(36, 12, Heard::Snapshot), 0);
 }

@@ -66,7 +66,8 @@ fn however_often_an_old_answer_is_repeated_the_hard_limit_stays_what_it_is() {
     while !scene.world.network.recorded.iter().any(|answer| answer.is_snapshot) {
         scene.world.step(10);
     }
-    // A snapshot proves little, so that the next poll follows at once: each is answered with the same.
+    // A snapshot proves little, so that the next poll follows at once. One that is answered with the same is a failure: or
+    // whoever records one answer has an edge poll without a pause.
     let recorded = [scene.last_snapshot()].into();
     scene.replay(0..1, 200_000, recorded);
     scene.revoke(scene.doomed);
@@ -75,7 +76,7 @@ fn however_often_an_old_answer_is_repeated_the_hard_limit_stays_what_it_is() {
         scene.world.step(10);
     }
     let calls = scene.world.network.flown - before;
-    assert!(calls > 1_500, "{calls} calls");
+    assert!((20..200).contains(&calls), "{calls} calls");
     scene.end();
 }
 

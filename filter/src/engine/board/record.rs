@@ -37,6 +37,9 @@ pub(in crate::engine) struct Head {
     pub(in crate::engine) snapshots: u64,
     /// The snapshot on the board.
     pub(in crate::engine) snapshot: Option<SnapshotRecord>,
+    /// Whether the issuer was heard to have no more than this, since this history was begun: a snapshot may have been made a
+    /// while ago.
+    pub(in crate::engine) is_proven: bool,
     /// The envelope of the last message without news: a proof of freshness.
     pub(in crate::engine) fresh: Vec<u8>,
 }
@@ -154,8 +157,8 @@ impl Head {
     /// Of a history that begins at this place.
     pub(in crate::engine) fn new(place: Place, known_end: Position, clock: (UnixMillis, Monotonic)) -> Self {
         let Place { epoch, position, as_of } = place;
-        let (deltas, snapshots, snapshot, fresh) = (0, 0, None, Vec::new());
-        Self { epoch, position, as_of, known_end, clock, deltas, snapshots, snapshot, fresh }
+        let (deltas, snapshots, snapshot, is_proven, fresh) = (0, 0, None, false, Vec::new());
+        Self { epoch, position, as_of, known_end, clock, deltas, snapshots, snapshot, is_proven, fresh }
     }
 
     pub(in crate::engine) fn place(&self) -> Place {
@@ -163,7 +166,8 @@ impl Head {
     }
 
     pub(super) fn encode(&self) -> Vec<u8> {
-        let Self { epoch, position, as_of, known_end, clock, deltas, snapshots, snapshot, fresh } = self;
+        let Self { epoch, position, as_of, known_end, clock, deltas, snapshots, snapshot, is_proven, fresh } =
+            self;
         let written = Writer::new().bytes(&epoch.0).number(position.0).number(as_of.0).number(known_end.0);
         let written = written.number(clock.0.0).number(clock.1.0).number(*deltas).number(*snapshots);
         let written = match snapshot {
@@ -175,7 +179,7 @@ impl Head {
                 .number(*deltas),
             None => written.bytes(&[0]),
         };
-        written.bytes(fresh).0
+        written.bytes(&[u8::from(*is_proven)]).bytes(fresh).0
     }
 
     pub(super) fn decode(value: &[u8]) -> Option<Self> {
@@ -195,8 +199,9 @@ impl Head {
                 deltas: reader.number()?,
             }),
         };
+        let is_proven = reader.bytes::<1>()? == [1];
         let fresh = reader.0.to_vec();
-        Some(Self { epoch, position, as_of, known_end, clock, deltas, snapshots, snapshot, fresh })
+        Some(Self { epoch, position, as_of, known_end, clock, deltas, snapshots, snapshot, is_proven, fresh })
     }
 }
 

@@ -17,6 +17,7 @@ fn head(deltas: u64, snapshot: Option<SnapshotRecord>, fresh: Vec<u8>) -> Head {
         deltas,
         snapshots: 3,
         snapshot,
+        is_proven: deltas.is_multiple_of(2),
         fresh,
     }
 }
