@@ -72,6 +72,13 @@ impl Process {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_worker_polls_for_all_and_what_all_enforce_is_reported() {
     let process = Process::start().await;
+    // Of a process that has not been heard of nothing is measured.
+    eventually("the first report", Duration::from_secs(5), async || {
+        let instance = process.instance().await;
+        if instance["enforced"].is_u64() { Ok(()) } else { Err(instance) }
+    })
+    .await
+    .unwrap();
     for _ in 0..20 {
         process.revoke_and_measure().await;
     }

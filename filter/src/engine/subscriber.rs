@@ -212,7 +212,7 @@ impl Subscriber {
             Some(Building::CatchingUp { mut state, mut next, .. }) => {
                 let source = (board, anchor, head);
                 let is_at_the_end = advance(&mut state, &mut next, source, now.wall.seconds(), budget)?;
-                if is_at_the_end && head.is_proven {
+                if is_at_the_end && (head.is_proven || self.live.is_some()) {
                     return Ok(self.go_live(*state, next, head, now));
                 }
                 self.building = Some(Building::CatchingUp { state, next, waits: is_at_the_end });
