@@ -117,7 +117,9 @@ fn issue(world: &mut World) -> usize {
             world.pass(3_000);
             return token;
         }
-        world.database.order(Order::TakeBlock, 0);
+        if world.database.is_idle() {
+            world.database.order(Order::TakeBlock, 0);
+        }
         world.pass(100);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{Scene, Verdict, issue};
 use crate::database::Order;
-use crate::network::Fault;
+use crate::network::{Cut, Fault};
 use crate::process::HARD_SECONDS;
 use crate::world::REPLICAS;
 
@@ -135,4 +135,30 @@ fn an_index_that_is_in_use_again_revokes_nobody_who_has_it_now() {
         scene.world.pass(4_000);
     }
     assert!(again > 3, "{again} indices came again");
+}
+
+#[test]
+fn who_was_away_while_indices_came_into_use_again_refuses_nobody_for_those_of_before() {
+    let mut scene = Scene::new(30);
+    let before = 0..scene.world.tokens.all.len();
+    let indices: Vec<_> = scene.world.tokens.all.iter().filter_map(|token| token.index).collect();
+    for token in before {
+        scene.revoke(token);
+    }
+    scene.world.pass(1_000);
+    scene.cut(0, Cut::Silent, u64::MAX);
+    // Until one of them is given again.
+    let again = loop {
+        scene.world.now += 9 * 60_000;
+        let token = issue(&mut scene.world);
+        if scene.world.tokens.all[token].index.is_some_and(|index| indices.contains(&index)) {
+            break token;
+        }
+        assert!(scene.world.now < 12 * 3_600_000, "no index comes again");
+    };
+    // Something of the same block is revoked, so that its new end is told.
+    scene.world.database.order(Order::RevokeMany(200), 0);
+    scene.world.pass(1_000);
+    scene.world.expect_calm();
+    assert!(!scene.verdicts(again).contains(&Verdict::Revoked), "{:?}", scene.verdicts(again));
 }
