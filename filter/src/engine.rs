@@ -45,7 +45,7 @@ use headers::HeaderPolicy;
 use identity::{Identity, KeySources, Keyring, Unidentified};
 use refresh::Refresh;
 
-pub use call::{AnswerFault, Call, CallFailure, CallId, CallKind, Reply};
+pub use call::{AnswerFault, Body, Call, CallFailure, CallId, CallKind, HostBody, Reply};
 pub use denial::{Denial, TokenFault};
 pub use headers::{RequestView, ResponseHeader};
 pub use metrics::{Counter, Gauge, Metrics};

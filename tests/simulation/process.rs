@@ -4,7 +4,7 @@
 use base64ct::{Base64UrlUnpadded, Encoding};
 use tollgate_filter::config::Config;
 use tollgate_filter::engine::{
-    Call, CallFailure, Counter, Decision, Engine, LocalData, Patience, Reply, RequestView,
+    Body, Call, CallFailure, Counter, Decision, Engine, LocalData, Patience, Reply, RequestView,
 };
 use tollgate_shared::revocation::CLOCK_ERROR_SECONDS;
 use tollgate_shared::time::{Monotonic, Now, UnixMillis};
@@ -179,7 +179,7 @@ impl Process {
         };
         let before = taken(vm);
         let outcome = match answer {
-            Some(Answer { status, body, .. }) => Ok(Reply { status: *status, body }),
+            Some(Answer { status, body, .. }) => Ok(Reply { status: *status, body: Body::Here(body) }),
             None => Err(CallFailure::NoAnswer),
         };
         let _ = vm.engine.answer(call.id, outcome, shown);

@@ -12,6 +12,7 @@ mod record;
 
 use tollgate_shared::revocation::{FeedChange, FeedMessage};
 
+use super::call::Body;
 use super::shared_data::{NotWritten, SharedData, Version};
 pub(super) use record::{Head, KeyRecord, Lease, SnapshotRecord, Vm, Vms};
 
@@ -120,7 +121,7 @@ impl<S: SharedData> Board<S> {
         head: &mut Head,
         message: &FeedMessage,
         envelope: &[u8],
-        mut pieces: &[u8],
+        body: Body<'_>,
     ) -> SnapshotRecord {
         let before = self.drop_snapshot(head);
         let _ = self.write("snapshot", envelope, None);
@@ -128,12 +129,13 @@ impl<S: SharedData> Board<S> {
             FeedChange::Snapshot { pieces } => pieces.as_slice(),
             FeedChange::Delta(_) => &[],
         };
-        let mut count = 0;
+        let (mut count, mut start) = (0, envelope.len());
         for mark in marks {
-            let Some((piece, rest)) = pieces.split_at_checked(mark.size as usize) else { break };
-            pieces = rest;
-            let _ = self.write(&format!("piece.{count}"), piece, None);
-            count += 1;
+            let size = mark.size as usize;
+            // What the host does not give is no piece, and who takes it asks for another snapshot.
+            let piece = body.part(start, size).unwrap_or_default();
+            let _ = self.write(&format!("piece.{count}"), &piece, None);
+            (count, start) = (count + 1, start.saturating_add(size));
         }
         for unused in count..before {
             let _ = self.write(&format!("piece.{unused}"), &[], None);

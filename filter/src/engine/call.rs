@@ -1,5 +1,8 @@
 //! What the engine asks of its host: one HTTP call, and what became of it.
 
+use std::borrow::Cow;
+use std::fmt;
+
 use tollgate_shared::revocation::ApplyError;
 use tollgate_shared::time::Monotonic;
 use tollgate_shared::token::KeySetError;
@@ -67,7 +70,53 @@ pub struct Reply<'r> {
     /// The HTTP status.
     pub status: u16,
     /// The body.
-    pub body: &'r [u8],
+    pub body: Body<'r>,
+}
+
+/// The body of an answer.
+#[derive(Debug, Clone, Copy)]
+pub enum Body<'r> {
+    /// These bytes.
+    Here(&'r [u8]),
+    /// Where the host has it: a large one is taken over part by part, so that it is never whole in this VM, whose memory only
+    /// grows.
+    AtHost(&'r dyn HostBody),
+}
+
+/// A body that the host has.
+pub trait HostBody: fmt::Debug {
+    /// How long it is, in bytes.
+    fn size(&self) -> usize;
+
+    /// So many bytes of it from `start` on, or fewer if it ends; `None` when the host does not give them.
+    fn read(&self, start: usize, size: usize) -> Option<Vec<u8>>;
+}
+
+impl<'r> Body<'r> {
+    pub(super) fn size(self) -> usize {
+        match self {
+            Self::Here(bytes) => bytes.len(),
+            Self::AtHost(body) => body.size(),
+        }
+    }
+
+    /// So many bytes from `start` on, or fewer if it ends there.
+    pub(super) fn part(self, start: usize, size: usize) -> Option<Cow<'r, [u8]>> {
+        match self {
+            Self::Here(bytes) => {
+                let rest = bytes.get(start..)?;
+                Some(Cow::Borrowed(rest.get(..size).unwrap_or(rest)))
+            }
+            Self::AtHost(body) if body.size() == start => Some(Cow::Borrowed(&[])),
+            Self::AtHost(body) => body.read(start, size).map(Cow::Owned),
+        }
+    }
+
+    /// All of it; `None` when it is longer than `size_max` or the host does not give it.
+    pub(super) fn whole(self, size_max: usize) -> Option<Cow<'r, [u8]>> {
+        let size = self.size();
+        self.part(0, size).filter(|whole| size <= size_max && whole.len() == size)
+    }
 }
 
 /// What became of a call.

@@ -6,7 +6,7 @@ use tollgate_shared::wire::quota::{BATCH_BYTES_MAX, QuotaAnswer};
 
 use super::breaker::{Breaker, BreakerState, backoff};
 use super::call::{
-    AnswerFault, CALL_MILLIS, Call, CallFailure, CallId, CallIds, CallKind, Flight, Outcome, Reply,
+    AnswerFault, Body, CALL_MILLIS, Call, CallFailure, CallId, CallIds, CallKind, Flight, Outcome, Reply,
 };
 use super::metrics::{Counter, Metrics};
 use crate::config::Origin;
@@ -124,6 +124,6 @@ impl Lending {
     }
 }
 
-fn read_answer(body: &[u8]) -> Option<QuotaAnswer> {
-    serde_json::from_slice(body).ok().filter(|_| body.len() <= BATCH_BYTES_MAX)
+fn read_answer(body: Body<'_>) -> Option<QuotaAnswer> {
+    serde_json::from_slice(&body.whole(BATCH_BYTES_MAX)?).ok()
 }

@@ -12,11 +12,13 @@ use tollgate_shared::revocation::{
 };
 use tollgate_shared::time::{Monotonic, Now, UnixMillis};
 use tollgate_shared::token::KeySet;
-use tollgate_shared::wire::feed::{MEDIA_TYPE, Opened};
+use tollgate_shared::wire::feed::{FeedDecodeError, MEDIA_TYPE};
 
 use super::board::{Board, Head, SnapshotRecord, Want};
 use super::breaker::{Breaker, backoff};
-use super::call::{AnswerFault, CALL_MILLIS, Call, CallIds, CallKind, Flight, Outcome, Reply};
+use super::call::{
+    AnswerFault, Body, CALL_MILLIS, Call, CallFailure, CallIds, CallKind, Flight, Outcome, Reply,
+};
 use super::freshness::IssuerClock;
 use super::metrics::{Counter, Metrics};
 use super::shared_data::{SharedData, Version};
@@ -62,6 +64,17 @@ enum Request {
     Snapshot,
     Delta,
     Segment,
+}
+
+/// The start of a body that is read at once, in bytes: most envelopes fit in. So much is read of one that does not.
+const ENVELOPE_BYTES: usize = 64 * 1024;
+const ENVELOPE_BYTES_MAX: usize = 1024 * 1024;
+
+/// What the issuer said.
+struct Heard<'b> {
+    message: FeedMessage,
+    envelope: &'b [u8],
+    body: Body<'b>,
 }
 
 /// What everything here needs of the engine.
@@ -235,10 +248,19 @@ impl Publisher {
     fn publish<S: SharedData>(
         &mut self,
         request: Request,
-        body: &[u8],
+        body: Body<'_>,
         scene: &mut Scene<'_, S>,
     ) -> Result<Published, AnswerFault> {
-        let opened = scene.origin.trust_anchor.open(body).map_err(AnswerFault::Decode)?;
+        let read = |size| body.part(0, size).ok_or(AnswerFault::Call(CallFailure::NoAnswer));
+        let anchor = &scene.origin.trust_anchor;
+        let mut start = read(ENVELOPE_BYTES)?;
+        if body.size() > ENVELOPE_BYTES
+            && anchor.open_start(&start, body.size()) == Err(FeedDecodeError::Envelope)
+        {
+            start = read(ENVELOPE_BYTES_MAX)?;
+        }
+        let (message, envelope) = anchor.open_start(&start, body.size()).map_err(AnswerFault::Decode)?;
+        let opened = Heard { message, envelope, body };
         let known = scene.board.head();
         let place = known.as_ref().map(|(head, _)| head.place());
         match (&opened.message.change, request) {
@@ -269,11 +291,11 @@ impl Publisher {
 
     fn publish_snapshot<S: SharedData>(
         &mut self,
-        opened: &Opened<'_>,
+        opened: &Heard<'_>,
         known: Option<(Head, Version)>,
         scene: &mut Scene<'_, S>,
     ) -> Published {
-        let Opened { message, envelope, pieces } = opened;
+        let Heard { message, envelope, body } = opened;
         let (known, version) = known.unzip();
         let clock = clock_after(known.as_ref(), message, scene.now);
         let place = Place::after(known.as_ref().map(Head::place), message);
@@ -282,7 +304,7 @@ impl Publisher {
             Some(known) => Head { clock, ..known },
             None => Head::new(place, message.head, clock),
         };
-        let record = scene.board.write_snapshot(&mut head, message, envelope, pieces);
+        let record = scene.board.write_snapshot(&mut head, message, envelope, *body);
         // Whoever asked for one until now is answered with this.
         scene.board.take_want(Want::Snapshot);
         scene.metrics.count(Counter::FeedSnapshot);
@@ -307,11 +329,11 @@ impl Publisher {
 
     fn publish_delta<S: SharedData>(
         &mut self,
-        opened: &Opened<'_>,
+        opened: &Heard<'_>,
         known: Option<(Head, Version)>,
         scene: &mut Scene<'_, S>,
     ) -> Published {
-        let Opened { message, envelope, .. } = opened;
+        let Heard { message, envelope, .. } = opened;
         // A delta follows on something, so there is a head.
         let Some((known, version)) = known else { return Published::Overtaken };
         let place = Place::after(Some(known.place()), message);

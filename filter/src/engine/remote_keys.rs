@@ -140,10 +140,9 @@ impl RemoteKeys {
         (now, random): (Monotonic, u64),
     ) -> Result<(), AnswerFault> {
         let read = match outcome {
-            Ok(Reply { status: 200, body }) if body.len() > JWKS_BYTES_MAX => Err(AnswerFault::KeySetTooLong),
-            Ok(Reply { status: 200, body }) => match KeySet::from_jwks(body) {
-                Ok(_) => Ok(body),
-                Err(error) => Err(AnswerFault::KeySet(error)),
+            Ok(Reply { status: 200, body }) => match body.whole(JWKS_BYTES_MAX) {
+                Some(jwks) => KeySet::from_jwks(&jwks).map(|_| jwks).map_err(AnswerFault::KeySet),
+                None => Err(AnswerFault::KeySetTooLong),
             },
             Ok(Reply { status, .. }) => Err(AnswerFault::Status(status)),
             Err(failure) => Err(AnswerFault::Call(failure)),

@@ -22,6 +22,8 @@ const LOOK_MILLIS: u64 = 20;
 /// The time between two signs of life until the issuer says another, in milliseconds, and the bounds of what it may say.
 const INTERVAL_MILLIS: u64 = 10_000;
 const INTERVAL_SECONDS_MAX: u64 = 300;
+/// A longer answer is not read, in bytes.
+const ANSWER_BYTES_MAX: usize = 4096;
 /// Between two reports lies at least this part of the interval.
 const SPACINGS: u64 = 40;
 
@@ -161,7 +163,8 @@ impl Report {
         let fault = match outcome {
             Ok(Reply { status: 200, body }) => {
                 self.failures = 0;
-                let said: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+                let body = body.whole(ANSWER_BYTES_MAX).unwrap_or_default();
+                let said: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
                 let seconds = said.and_then(|said| said.get("interval_seconds")?.as_u64());
                 let seconds = seconds.filter(|seconds| (1..=INTERVAL_SECONDS_MAX).contains(seconds));
                 self.interval_millis = seconds.map_or(INTERVAL_MILLIS, |seconds| seconds * 1000);

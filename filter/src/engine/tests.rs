@@ -40,8 +40,8 @@ fn one_poll_is_under_way_at_a_time_and_a_lost_one_is_given_up() {
     let second = due(&mut engine, 6_300).expect("another poll within the first backoff");
     assert_ne!(first.id, second.id);
     // The lost answer arrives after all; nobody waits for it.
-    engine.answer(first.id, Ok(Reply { status: 200, body: b"x" }), at(6_301)).unwrap();
-    let refused = engine.answer(second.id, Ok(Reply { status: 200, body: b"x" }), at(6_302));
+    engine.answer(first.id, Ok(Reply { status: 200, body: Body::Here(b"x") }), at(6_301)).unwrap();
+    let refused = engine.answer(second.id, Ok(Reply { status: 200, body: Body::Here(b"x") }), at(6_302));
     assert!(matches!(refused, Err(AnswerFault::Decode(_))));
 }
 

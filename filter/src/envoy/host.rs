@@ -221,9 +221,9 @@ pub(super) fn continue_request() -> HostResult<()> {
     checked(unsafe { proxy_continue_stream(0) })
 }
 
-pub(super) fn buffer(kind: Buffer, max: usize) -> HostResult<Vec<u8>> {
+pub(super) fn buffer(kind: Buffer, start: usize, max: usize) -> HostResult<Vec<u8>> {
     // SAFETY: both out-pointers are valid for the call.
-    returned(|data, size| unsafe { proxy_get_buffer_bytes(kind as u32, 0, max, data, size) })
+    returned(|data, size| unsafe { proxy_get_buffer_bytes(kind as u32, start, max, data, size) })
 }
 
 /// All headers of a map in the host's encoding; read them with [`pairs`].

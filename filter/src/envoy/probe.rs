@@ -98,7 +98,8 @@ fn lookups(vm: &Vm, count: u64) -> String {
     let spread = |number: u64| (number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as u32 % 100_000_000;
     let timed = |look: &dyn Fn(u32) -> bool| {
         let began = host::monotonic_nanoseconds();
-        let found = (first..first + count).filter(|number| look(core::hint::black_box(spread(*number)))).count();
+        let found =
+            (first..first + count).filter(|number| look(core::hint::black_box(spread(*number)))).count();
         (host::monotonic_nanoseconds().saturating_sub(began), found)
     };
     let made = timed(&|index| index == 0);

@@ -9,15 +9,14 @@ use proxy_wasm::hostcalls::dispatch_http_call;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{Action, ContextType, Status};
 use tollgate_shared::time::{Monotonic, Now, UnixMillis};
-use tollgate_shared::wire::feed::MESSAGE_BYTES_MAX;
 
 use super::crypto::HostCrypto;
 use super::host::{self, Buffer, Level, Map, MetricKind, ProcessData};
 use super::http::{self, Http};
 use crate::config::Config;
 use crate::engine::{
-    Admission, AnswerFault, Call, CallFailure, CallId, Decision, Engine, Metrics, Patience, Refusal, Reply,
-    RequestView, ResponseHeader, WAIT_MILLIS,
+    Admission, AnswerFault, Body, Call, CallFailure, CallId, Decision, Engine, HostBody, Metrics, Patience,
+    Refusal, Reply, RequestView, ResponseHeader, WAIT_MILLIS,
 };
 
 /// The time to the next tick when a request waits for a call. Calls are made from ticks only: one made by a request would
@@ -113,7 +112,7 @@ impl Root {
     }
 
     fn configure(&self) -> Result<(), String> {
-        let json = host::buffer(Buffer::PluginConfiguration, usize::MAX)
+        let json = host::buffer(Buffer::PluginConfiguration, 0, usize::MAX)
             .map_err(|_| "the plugin configuration could not be read".to_owned())?;
         if json.is_empty() {
             return Err("configuration: is empty; give the plugin a `configuration`".to_owned());
@@ -151,14 +150,12 @@ impl Context for Root {
         let _timed = self.vm.timed();
         let Some(call) = self.vm.calls.borrow_mut().remove(&token) else { return };
         // No headers: the call failed or timed out, and there is no map to read.
-        let body = if num_headers == 0 { None } else { response_body(body_size) };
-        let outcome = match (&body, response_status(num_headers)) {
-            (Some(body), Some(status)) => Ok(Reply { status, body }),
-            _ => Err(CallFailure::NoAnswer),
+        let body = CallBody { size: body_size };
+        let outcome = match response_status(num_headers) {
+            Some(status) => Ok(Reply { status, body: Body::AtHost(&body) }),
+            None => Err(CallFailure::NoAnswer),
         };
         self.vm.answer(&call, outcome);
-        // The body may be large, and what comes next takes memory too.
-        drop(body);
         self.vm.make_due_calls();
         self.vm.retry_waiting();
         self.vm.set_tick();
@@ -478,11 +475,19 @@ fn response_status(num_headers: usize) -> Option<u16> {
     std::str::from_utf8(status).ok()?.parse().ok()
 }
 
-fn response_body(size: usize) -> Option<Vec<u8>> {
-    // One byte more than is read: a body that is too long is then refused as such, not taken for a shorter one.
-    if size == 0 {
-        Some(Vec::new())
-    } else {
-        host::buffer(Buffer::CallResponseBody, size.min(MESSAGE_BYTES_MAX + 1)).ok()
+/// The body of the answer that the host is telling of.
+#[derive(Debug)]
+struct CallBody {
+    size: usize,
+}
+
+impl HostBody for CallBody {
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn read(&self, start: usize, size: usize) -> Option<Vec<u8>> {
+        let left = self.size.saturating_sub(start);
+        host::buffer(Buffer::CallResponseBody, start, size.min(left)).ok()
     }
 }

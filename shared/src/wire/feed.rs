@@ -85,22 +85,37 @@ impl TrustAnchor {
     /// # Errors
     /// See [`FeedDecodeError`].
     pub fn open<'b>(&self, body: &'b [u8]) -> Result<Opened<'b>, FeedDecodeError> {
-        if body.len() > MESSAGE_BYTES_MAX {
+        let (message, envelope) = self.open_start(body, body.len())?;
+        let pieces = body.get(envelope.len()..).unwrap_or_default();
+        Ok(Opened { message, envelope, pieces })
+    }
+
+    /// The same for a body of this many bytes of which only the start is at hand, at least the envelope: gives the message and
+    /// the envelope. The pieces follow it.
+    ///
+    /// # Errors
+    /// See [`FeedDecodeError`].
+    pub fn open_start<'b>(
+        &self,
+        start: &'b [u8],
+        body_bytes: usize,
+    ) -> Result<(FeedMessage, &'b [u8]), FeedDecodeError> {
+        if body_bytes > MESSAGE_BYTES_MAX {
             return Err(FeedDecodeError::TooLong);
         }
-        let mut pieces = body;
-        let item: ciborium::Value = read_one(&mut pieces).ok_or(FeedDecodeError::Envelope)?;
-        let envelope = body.get(..body.len() - pieces.len()).unwrap_or_default();
+        let mut rest = start;
+        let item: ciborium::Value = read_one(&mut rest).ok_or(FeedDecodeError::Envelope)?;
+        let envelope = start.get(..start.len() - rest.len()).unwrap_or_default();
         let message = self.message(item)?;
         let marks = match &message.change {
             FeedChange::Delta(_) => &[],
             FeedChange::Snapshot { pieces } => pieces.as_slice(),
         };
         let whole = marks.iter().fold(0u64, |sum, mark| sum + u64::from(mark.size));
-        if whole != pieces.len() as u64 {
+        if whole != (body_bytes - envelope.len()) as u64 {
             return Err(FeedDecodeError::Pieces);
         }
-        Ok(Opened { message, envelope, pieces })
+        Ok((message, envelope))
     }
 
     /// The same for an envelope without what follows it.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use anyhow::{Context, Result, bail};
 use tollgate_filter::config::Config;
 use tollgate_filter::engine::{
-    Call, CallFailure, CallKind, Decision, Engine, LocalData, Patience, Reply, RequestView, WAIT_MILLIS,
+    Body, Call, CallFailure, CallKind, Decision, Engine, LocalData, Patience, Reply, RequestView, WAIT_MILLIS,
 };
 use tollgate_shared::time::{Monotonic, Now, UnixMillis, UnixSeconds};
 use tollgate_shared::token::RustCrypto;
@@ -58,7 +58,7 @@ impl Native {
             polled |= kind == CallKind::Feed;
             let answer = self.origin.lock().expect("not poisoned").answer(&path, &body, self.issuer_date());
             let outcome = match &answer {
-                Some((status, body)) => Ok(Reply { status: *status, body }),
+                Some((status, body)) => Ok(Reply { status: *status, body: Body::Here(body) }),
                 None => Err(CallFailure::NoAnswer),
             };
             // A fault is what some scripts are about; what it leads to is asserted by their requests.

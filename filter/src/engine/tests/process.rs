@@ -185,7 +185,7 @@ impl Process {
             if !self.issuer.up {
                 let _ = engine.answer(call.id, Err(CallFailure::NoAnswer), now);
             } else if let Some(body) = self.issuer.answer(&call, since, now) {
-                let _ = engine.answer(call.id, Ok(Reply { status: 200, body: &body }), now);
+                let _ = engine.answer(call.id, Ok(Reply { status: 200, body: Body::Here(&body) }), now);
             } else {
                 self.held.push((vm, call, since));
             }

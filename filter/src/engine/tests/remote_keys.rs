@@ -50,7 +50,7 @@ impl Foreign {
                 assert!(!call.kind.takes_credential());
                 self.fetches.push(self.millis / 1000);
                 let outcome = match &self.jwks {
-                    Some(body) => Ok(Reply { status: 200, body: body.as_bytes() }),
+                    Some(body) => Ok(Reply { status: 200, body: Body::Here(body.as_bytes()) }),
                     None => Err(CallFailure::NoAnswer),
                 };
                 let _ = self.engine.answer(call.id, outcome, at(self.millis));
