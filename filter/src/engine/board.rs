@@ -14,7 +14,7 @@ use tollgate_shared::revocation::{FeedChange, FeedMessage};
 
 use super::call::Body;
 use super::shared_data::{NotWritten, SharedData, Version};
-pub(super) use record::{Head, KeyRecord, Lease, SnapshotRecord, Vm, Vms};
+pub(super) use record::{FORM, Head, KeyRecord, Lease, SnapshotRecord, Vm, Vms};
 
 /// So many deltas are kept. Who falls further behind takes the snapshot.
 pub(super) const RING: u64 = 512;
@@ -72,9 +72,14 @@ impl<S: SharedData> Board<S> {
         Some((Lease::decode(&value).unwrap_or_default(), version))
     }
 
-    pub(super) fn create_lease(&self) {
-        // Whoever else creates it writes the same.
-        let _ = self.write("lease", &Lease::default().encode(), None);
+    /// Creates what is changed by whoever is quicker. Whoever else creates it writes the same.
+    pub(super) fn create(&self) {
+        let empty: [(&str, &[u8]); 3] = [("lease", &Lease::default().encode()), ("wants", &[]), ("vms", &[])];
+        for (name, value) in empty {
+            if self.read(name).is_none() {
+                let _ = self.write(name, value, None);
+            }
+        }
     }
 
     pub(super) fn write_lease(&self, lease: Lease, version: Version) -> Result<(), NotWritten> {
@@ -203,13 +208,14 @@ impl<S: SharedData> Board<S> {
         let _ = self.write(&format!("keys.{place}"), &record.encode(), None);
     }
 
-    /// Writes down what this VM enforces, and forgets who has not done so for long.
-    pub(super) fn sign_in(&self, vm: Vm) {
+    /// Writes down what this VM enforces, and forgets who has not done so for long; tells whether others were not quicker each
+    /// time.
+    pub(super) fn sign_in(&self, vm: Vm) -> bool {
         self.change("vms", |value| {
             let mut vms = Vms::decode(value).unwrap_or_default();
             vms.sign_in(vm);
             Some(vms.encode())
-        });
+        })
     }
 
     pub(super) fn vms(&self) -> Vms {

@@ -115,7 +115,10 @@ impl<'r> Body<'r> {
     /// All of it; `None` when it is longer than `size_max` or the host does not give it.
     pub(super) fn whole(self, size_max: usize) -> Option<Cow<'r, [u8]>> {
         let size = self.size();
-        self.part(0, size).filter(|whole| size <= size_max && whole.len() == size)
+        if size > size_max {
+            return None;
+        }
+        self.part(0, size).filter(|whole| whole.len() == size)
     }
 }
 

@@ -56,7 +56,7 @@ impl Election {
         self.next_look = now.plus(BEAT_MILLIS);
         let Some((lease, version)) = board.lease() else {
             // The same value whoever creates it, so that it does not matter who was last.
-            board.create_lease();
+            board.create();
             // Not to lose a beat at the start.
             self.next_look = now;
             self.leads = false;

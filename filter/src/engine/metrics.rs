@@ -46,6 +46,7 @@ pub enum Gauge {
     Ready,
     IssuerState,
     KeysAgeMilliseconds,
+    KeysIgnored,
 }
 
 impl Counter {
@@ -86,6 +87,7 @@ impl Gauge {
             Self::Ready => "tollgate_ready",
             Self::IssuerState => "tollgate_issuer_state",
             Self::KeysAgeMilliseconds => "tollgate_remote_keys_age_milliseconds",
+            Self::KeysIgnored => "tollgate_keys_ignored",
         }
     }
 }

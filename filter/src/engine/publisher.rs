@@ -8,7 +8,7 @@
 //! leader's included.
 
 use tollgate_shared::revocation::{
-    ApplyError, FeedChange, FeedMessage, Place, Position, SEGMENT_POSITIONS, Staging,
+    ApplyError, Epoch, FeedChange, FeedMessage, Place, Position, SEGMENT_POSITIONS, Staging,
 };
 use tollgate_shared::time::{Monotonic, Now, UnixMillis};
 use tollgate_shared::token::KeySet;
@@ -22,6 +22,7 @@ use super::call::{
 use super::freshness::IssuerClock;
 use super::metrics::{Counter, Metrics};
 use super::shared_data::{SharedData, Version};
+use super::unknown_keys::REFETCH_MILLIS;
 use crate::config::Origin;
 
 /// The publisher of one VM; it does something only while that leads.
@@ -31,6 +32,13 @@ pub(super) struct Publisher {
     next_at: Monotonic,
     failures: u32,
     task: Task,
+    /// Not before this is a snapshot fetched for others again, and how often that failed in a row.
+    fetch_at: Monotonic,
+    fetch_failures: u32,
+    /// When somebody's wish for a poll was last heeded.
+    hurried_at: Option<Monotonic>,
+    /// How often in a row an answer that was to bring more did not.
+    idle: u32,
     /// The segment of history that the issuer does not have: what follows is polled for.
     missing: Option<Position>,
     /// Whether the last message was a snapshot, which may have been made long ago: how late it is now is to be heard at once.
@@ -55,6 +63,8 @@ enum Task {
 struct Asked {
     flight: Flight,
     request: Request,
+    /// Where the board was then.
+    at: Option<(Epoch, Position)>,
     /// Whether the answer may be held until there is news.
     may_be_held: bool,
 }
@@ -91,14 +101,23 @@ pub(super) struct Scene<'e, S> {
 /// What an answer led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Published {
-    /// News, or a proof that there is none.
-    Yes {
-        /// Whether there was news.
-        news: bool,
-    },
-    /// Another VM published meanwhile: that one leads.
+    /// News.
+    News,
+    /// A proof that there is none.
+    Proof,
+    /// Nothing: there is no such segment, or the board has moved on since it was asked for.
+    Nothing,
+    /// Nothing: another VM published meanwhile, and that one leads.
     Overtaken,
 }
+
+/// A snapshot or a segment may be large and the link slow: after each failure it may be on its way for twice as long, up to so
+/// many milliseconds.
+const LARGE_MILLIS_MAX: u64 = 60_000;
+const LARGE_DOUBLINGS_MAX: u32 = 4;
+/// The first and the longest pause after an answer that was to bring more and did not, in milliseconds.
+const IDLE_FIRST_MILLIS: u64 = 50;
+const IDLE_DOUBLINGS_MAX: u32 = 6;
 
 impl Publisher {
     /// Begins to lead: at once, and with nothing that is left of an earlier term.
@@ -110,15 +129,18 @@ impl Publisher {
     pub(super) fn heed<S: SharedData>(&mut self, board: &Board<S>, now: Monotonic) {
         let busy = matches!(self.task, Task::Restart | Task::Fetch | Task::Meet(_));
         let in_hand = self.asked.is_some_and(|asked| !asked.may_be_held);
-        if !busy && !in_hand && board.take_want(Want::Snapshot) {
+        // Between two tries there is a poll for those that follow.
+        let may_fetch = !busy && !in_hand && self.failures == 0 && now >= self.fetch_at;
+        if may_fetch && board.take_want(Want::Snapshot) {
             self.task = Task::Fetch;
             // A poll that is held would keep them waiting; its answer is not missed, because the next one says the same.
             self.asked = None;
-            if self.failures == 0 {
-                self.next_at = now;
-            }
+            self.next_at = now;
         }
-        if self.asked.is_none() && board.take_want(Want::Poll) {
+        // Each VM asks for its own strangers; the issuer is asked for all of them together.
+        let is_hurried = self.hurried_at.is_some_and(|last| now.since(last) < REFETCH_MILLIS);
+        if self.asked.is_none() && self.failures == 0 && !is_hurried && board.take_want(Want::Poll) {
+            self.hurried_at = Some(now);
             self.next_at = self.next_at.min(now);
         }
     }
@@ -130,9 +152,9 @@ impl Publisher {
 
     /// Gives up a poll whose end the host never reported, also one of a term that is over.
     pub(super) fn give_up<S: SharedData>(&mut self, scene: &mut Scene<'_, S>) {
-        if self.asked.is_some_and(|asked| asked.flight.is_lost(scene.now.monotonic)) {
+        if let Some(asked) = self.asked.filter(|asked| asked.flight.is_lost(scene.now.monotonic)) {
             self.asked = None;
-            self.failed(scene);
+            self.failed(asked, scene);
         }
     }
 
@@ -144,9 +166,16 @@ impl Publisher {
         }
         let head = scene.board.head().map(|(head, _)| head);
         let (request, path, held_seconds) = self.request(head.as_ref(), scene.origin);
-        let timeout_millis = CALL_MILLIS + held_seconds * 1000;
+        let timeout_millis = match request {
+            Request::Delta => CALL_MILLIS + held_seconds * 1000,
+            Request::Snapshot | Request::Segment => {
+                let failures = self.failures.max(self.fetch_failures).min(LARGE_DOUBLINGS_MAX);
+                LARGE_MILLIS_MAX.min(CALL_MILLIS << failures)
+            }
+        };
         let flight = scene.ids.take_off(now, timeout_millis);
-        self.asked = Some(Asked { flight, request, may_be_held: held_seconds > 0 });
+        let at = head.as_ref().map(|head| (head.epoch, head.position));
+        self.asked = Some(Asked { flight, request, at, may_be_held: held_seconds > 0 });
         scene.breaker.began();
         Some(Call {
             id: flight.id,
@@ -184,7 +213,7 @@ impl Publisher {
             return (Request::Segment, format!("/v1/edge/history/{epoch}/{}", position.0), 0);
         }
         // After a failure the first answer is wanted at once: it proves that the issuer is back.
-        let may_wait = self.failures == 0 && behind == 0 && !self.is_unproven;
+        let may_wait = self.failures == 0 && behind == 0 && head.is_proven && !self.is_unproven;
         let hold = if may_wait { origin.long_poll_seconds } else { 0 };
         (Request::Delta, format!("{feed}?epoch={epoch}&after={}&wait={hold}", position.0), hold)
     }
@@ -198,56 +227,98 @@ impl Publisher {
         outcome: Outcome<'_>,
         scene: &mut Scene<'_, S>,
     ) -> Result<Published, AnswerFault> {
-        let Some(Asked { flight, request, may_be_held }) = self.asked.take() else {
-            return Ok(Published::Yes { news: false });
-        };
+        let Some(asked) = self.asked.take() else { return Ok(Published::Nothing) };
         let published = match outcome {
-            Ok(Reply { status: 200, body }) => self.publish(request, body, scene).inspect_err(|fault| {
+            Ok(Reply { status: 200, body }) => self.publish(asked, body, scene).inspect_err(|fault| {
                 scene.metrics.count(Counter::FeedRefused);
-                if fault.calls_for_snapshot() {
+                if fault.calls_for_snapshot() && asked.request != Request::Segment {
                     self.task = Task::Restart;
                 }
             }),
-            Ok(Reply { status: 404, .. }) if request == Request::Segment => {
+            Ok(Reply { status: 404, .. }) if asked.request == Request::Segment => {
                 // It is no longer kept; polling for what follows leads to a snapshot.
-                self.missing = scene.board.head().map(|(head, _)| head.position);
-                Ok(Published::Yes { news: true })
+                self.missing = asked.at.map(|(_, position)| position);
+                Ok(Published::Nothing)
             }
             Ok(Reply { status, .. }) => Err(AnswerFault::Status(status)),
             Err(failure) => Err(AnswerFault::Call(failure)),
         };
         match published {
-            Ok(Published::Yes { news }) => {
-                // Not by a snapshot: when what should follow on it fails each time, each takes longer to be asked for.
-                if !self.is_unproven {
-                    self.failures = 0;
-                }
+            Ok(Published::Overtaken) => {
                 scene.breaker.succeeded();
-                let (now, poll_millis) = (scene.now.monotonic, scene.origin.poll_interval_ms);
-                // With long polling the next poll follows at once, unless the issuer answered early and had no news: then
-                // it, or a cache before it, does not hold polls.
-                let held = news || !may_be_held || now.since(flight.sent_at) >= poll_millis;
-                let behind = scene.board.head().is_some_and(|(head, _)| head.position < head.known_end);
-                let at_once = behind || self.is_unproven || (scene.origin.long_poll_seconds > 0 && held);
-                let at_once = at_once || !matches!(self.task, Task::Follow);
-                self.next_at = if at_once { now } else { flight.sent_at.plus(poll_millis) };
+                self.begin(scene.now.monotonic);
             }
-            Ok(Published::Overtaken) => self.begin(scene.now.monotonic),
-            Err(_) => self.failed(scene),
+            Ok(published) => self.succeeded(asked, published, scene),
+            Err(_) => self.failed(asked, scene),
         }
         published
     }
 
-    fn failed<S: SharedData>(&mut self, scene: &mut Scene<'_, S>) {
+    /// An answer came that says something, and is not published, because this VM does not lead any more.
+    pub(super) fn forget<S: SharedData>(&mut self, outcome: Outcome<'_>, scene: &mut Scene<'_, S>) {
+        self.asked = None;
+        match outcome {
+            Ok(_) => scene.breaker.succeeded(),
+            Err(_) => scene.breaker.failed(scene.now.monotonic, scene.random),
+        }
+    }
+
+    fn succeeded<S: SharedData>(&mut self, asked: Asked, published: Published, scene: &mut Scene<'_, S>) {
+        // Not by a snapshot: when what should follow on it fails each time, each takes longer to be asked for.
+        if !self.is_unproven {
+            self.failures = 0;
+        }
+        scene.breaker.succeeded();
+        if asked.request == Request::Snapshot {
+            self.fetch_failures = 0;
+        }
+        let (now, poll_millis) = (scene.now.monotonic, scene.origin.poll_interval_ms);
+        let behind = scene.board.head().is_some_and(|(head, _)| head.position < head.known_end);
+        let wants_more = behind || self.is_unproven || !matches!(self.task, Task::Follow);
+        // What moved nothing is asked for again at once only if the board has moved meanwhile, or was to be asked otherwise.
+        self.idle = match published {
+            Published::News => 0,
+            Published::Nothing => self.idle.min(1) + 1,
+            Published::Proof | Published::Overtaken if wants_more => self.idle.saturating_add(1),
+            Published::Proof | Published::Overtaken => 0,
+        };
+        self.next_at = if wants_more || published == Published::Nothing {
+            match self.idle {
+                0 | 1 => now,
+                idle => now.plus(IDLE_FIRST_MILLIS << (idle - 2).min(IDLE_DOUBLINGS_MAX)),
+            }
+        } else {
+            // With long polling the next poll follows at once, unless the issuer answered early and had no news: then it, or a
+            // cache before it, does not hold polls.
+            let was_held = now.since(asked.flight.sent_at) >= poll_millis;
+            let held = published == Published::News || !asked.may_be_held || was_held;
+            let at_once = scene.origin.long_poll_seconds > 0 && held;
+            if at_once { now } else { asked.flight.sent_at.plus(poll_millis) }
+        };
+    }
+
+    fn failed<S: SharedData>(&mut self, asked: Asked, scene: &mut Scene<'_, S>) {
         scene.metrics.count(Counter::FeedFailed);
+        let (now, random) = (scene.now.monotonic, scene.random);
         self.failures = self.failures.saturating_add(1);
-        scene.breaker.failed(scene.now.monotonic, scene.random);
-        self.next_at = scene.now.monotonic.plus(backoff(self.failures, scene.random));
+        scene.breaker.failed(now, random);
+        self.next_at = now.plus(backoff(self.failures, random));
+        if asked.request == Request::Segment {
+            // Whatever spoils it may spoil it for good: what follows is polled for.
+            self.missing = asked.at.map(|(_, position)| position);
+        }
+        if matches!(self.task, Task::Fetch | Task::Meet(_)) {
+            // The others follow on while one waits for its snapshot.
+            self.task = Task::Follow;
+            self.fetch_failures = self.fetch_failures.saturating_add(1);
+            self.fetch_at = now.plus(backoff(self.fetch_failures, random));
+            scene.board.want(Want::Snapshot);
+        }
     }
 
     fn publish<S: SharedData>(
         &mut self,
-        request: Request,
+        asked: Asked,
         body: Body<'_>,
         scene: &mut Scene<'_, S>,
     ) -> Result<Published, AnswerFault> {
@@ -263,7 +334,11 @@ impl Publisher {
         let opened = Heard { message, envelope, body };
         let known = scene.board.head();
         let place = known.as_ref().map(|(head, _)| head.place());
-        match (&opened.message.change, request) {
+        if asked.at != place.map(|place| (place.epoch, place.position)) {
+            // Another VM that took itself for the leader was quicker. What was asked for is of no use now, and no fault.
+            return Ok(Published::Nothing);
+        }
+        match (&opened.message.change, asked.request) {
             (FeedChange::Snapshot { .. }, Request::Segment) => {
                 Err(AnswerFault::Apply(ApplyError::Incomplete))
             }
@@ -284,7 +359,7 @@ impl Publisher {
             (FeedChange::Delta(_), _) => {
                 Place::may_become(place, &opened.message).map_err(AnswerFault::Apply)?;
                 check_keys(&opened.message).map_err(AnswerFault::Apply)?;
-                Ok(self.publish_delta(&opened, known, scene))
+                Ok(self.publish_delta(asked.request, &opened, known, scene))
             }
         }
     }
@@ -313,22 +388,25 @@ impl Publisher {
             // The VMs that have state go on from where they are, and so must the board.
             Task::Fetch if same_history && message.to > head.position => Task::Meet(record),
             Task::Follow | Task::Restart | Task::Fetch | Task::Meet(_) => {
+                if (head.epoch, head.position) != (place.epoch, place.position) {
+                    head.is_proven = false;
+                }
                 (head.epoch, head.position, head.as_of) = (place.epoch, place.position, place.as_of);
                 head.snapshot = Some(record);
-                head.is_proven = false;
                 head.fresh.clear();
                 Task::Follow
             }
         };
         head.known_end = if same_history { head.known_end.max(message.head) } else { message.head };
         match scene.board.write_head(&head, version) {
-            Ok(()) => Published::Yes { news: true },
+            Ok(()) => Published::News,
             Err(_) => Published::Overtaken,
         }
     }
 
     fn publish_delta<S: SharedData>(
         &mut self,
+        request: Request,
         opened: &Heard<'_>,
         known: Option<(Head, Version)>,
         scene: &mut Scene<'_, S>,
@@ -339,8 +417,12 @@ impl Publisher {
         let place = Place::after(Some(known.place()), message);
         let news = message.to > known.position;
         let clock = clock_after(Some(&known), message, scene.now);
-        let mut head =
-            Head { clock, as_of: place.as_of, known_end: known.known_end.max(message.head), ..known };
+        // A segment was written when there was no more; a poll tells what there is, also if that is less than there was.
+        let known_end = match request {
+            Request::Segment => known.known_end.max(message.head),
+            Request::Delta | Request::Snapshot => message.head,
+        };
+        let mut head = Head { clock, as_of: place.as_of, known_end, ..known };
         if news {
             scene.board.push_delta(&mut head, message, envelope);
         } else {
@@ -351,6 +433,8 @@ impl Publisher {
             if head.position == record.position {
                 head.snapshot = Some(SnapshotRecord { deltas: head.deltas, ..record });
                 self.task = Task::Follow;
+                // Whoever asked for one until now is answered with this.
+                scene.board.take_want(Want::Snapshot);
             } else if head.position > record.position {
                 self.task = Task::Fetch;
             }
@@ -358,7 +442,8 @@ impl Publisher {
         scene.metrics.count(Counter::FeedDelta);
         self.is_unproven = false;
         match scene.board.write_head(&head, Some(version)) {
-            Ok(()) => Published::Yes { news },
+            Ok(()) if news => Published::News,
+            Ok(()) => Published::Proof,
             Err(_) => Published::Overtaken,
         }
     }

@@ -11,7 +11,7 @@ use tollgate_shared::revocation::FeedState;
 use tollgate_shared::time::{Monotonic, Now};
 use tollgate_shared::token::KeySet;
 
-use super::board::{Board, Want};
+use super::board::{self, Board, Want};
 use super::breaker::Breaker;
 use super::call::{AnswerFault, Call, CallId, CallIds, Outcome};
 use super::election::Election;
@@ -130,6 +130,9 @@ impl<S: SharedData> Refresh<S> {
         if let Some(oldest) = self.remotes.iter().filter_map(|remote| remote.age_millis(now)).max() {
             metrics.set(Gauge::KeysAgeMilliseconds, oldest);
         }
+        let of_feed = self.state().map_or(0, |state| state.ignored_keys.len() as u64);
+        let of_others: u64 = self.remotes.iter().map(RemoteKeys::ignored).sum();
+        metrics.set(Gauge::KeysIgnored, of_feed + of_others);
         let Some(home) = &self.home else { return };
         metrics.set(Gauge::QuotaBuckets, home.lending.ledger().len() as u64);
         if self.election.leads() {
@@ -225,8 +228,12 @@ impl<S: SharedData> Refresh<S> {
         if !publisher.awaits(id) {
             return Ok(());
         }
+        // Ticks may be late: an answer is published by who leads at this moment.
+        let began = election.step(board, now.monotonic);
         let mut scene = Scene { board, origin, ids, breaker, metrics, now, random };
-        if publisher.answered(outcome, &mut scene)? == Published::Overtaken {
+        if !election.leads() || began {
+            publisher.forget(outcome, &mut scene);
+        } else if publisher.answered(outcome, &mut scene)? == Published::Overtaken {
             election.step_down();
         }
         subscriber.step(board, &origin.trust_anchor, metrics, now)?;
@@ -243,7 +250,8 @@ impl<S: SharedData> Refresh<S> {
 
 /// Names the board of a configuration: filters that ask the same issuers as the same edge share one.
 fn board_name(config: &Config) -> String {
-    let mut digest = Sha256::new();
+    // Modules of different forms that run side by side for a while have a board each.
+    let mut digest = Sha256::new_with_prefix([board::FORM]);
     if let Some(Origin { cluster, authority, edge_id, trust_anchor, .. }) = &config.origin {
         for part in
             [cluster.as_bytes(), authority.as_bytes(), edge_id.as_str().as_bytes(), &trust_anchor.to_bytes()]
@@ -255,9 +263,12 @@ fn board_name(config: &Config) -> String {
     for (place, provider) in config.providers.iter().enumerate() {
         if let KeySource::Remote(remote) = &provider.keys {
             let place = (place as u64).to_be_bytes();
-            digest.update(
-                [place.as_slice(), remote.authority.as_bytes(), b"/", remote.path.as_bytes()].concat(),
-            );
+            for part in
+                [&place[..], remote.cluster.as_bytes(), remote.authority.as_bytes(), remote.path.as_bytes()]
+            {
+                digest.update((part.len() as u64).to_be_bytes());
+                digest.update(part);
+            }
         }
     }
     let bytes: [u8; 32] = digest.finalize().into();

@@ -11,6 +11,7 @@ use super::breaker::backoff;
 use super::call::{AnswerFault, CALL_MILLIS, Call, CallId, CallIds, CallKind, Flight, Outcome, Reply};
 use super::metrics::{Counter, Metrics};
 use super::shared_data::{SharedData, Version};
+use super::unknown_keys::REFETCH_MILLIS;
 use crate::config::RemoteJwks;
 
 /// A longer key set is not read, in bytes.
@@ -27,7 +28,11 @@ pub(super) struct RemoteKeys {
     seen: Option<Version>,
     look_at: Monotonic,
     fetch: Fetch,
+    /// When a fetch last began.
+    asked_at: Option<Monotonic>,
     failures: u32,
+    /// How many keys of the set cannot be used.
+    ignored: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -40,7 +45,17 @@ impl RemoteKeys {
     pub(super) fn new(place: usize, settings: RemoteJwks) -> Self {
         let next_at = Monotonic::default();
         let fetch = Fetch::Idle { next_at };
-        Self { place, settings, set: None, seen: None, look_at: next_at, fetch, failures: 0 }
+        Self {
+            place,
+            settings,
+            set: None,
+            seen: None,
+            look_at: next_at,
+            fetch,
+            asked_at: None,
+            failures: 0,
+            ignored: 0,
+        }
     }
 
     /// The provider's place in the configuration.
@@ -59,6 +74,11 @@ impl RemoteKeys {
         self.set.as_ref().map(|(_, fetched_at)| now.since(*fetched_at))
     }
 
+    /// How many keys of the set cannot be used.
+    pub(super) fn ignored(&self) -> u64 {
+        self.ignored
+    }
+
     /// Takes over what the leader has put on the board.
     pub(super) fn look<S: SharedData>(&mut self, board: &Board<S>, now: Monotonic) {
         if now < self.look_at {
@@ -70,7 +90,8 @@ impl RemoteKeys {
         };
         self.seen = Some(version);
         // The leader put nothing else there than what it could use; whatever else is there replaces nothing.
-        if let Ok((keys, _)) = KeySet::from_jwks(&jwks) {
+        if let Ok((keys, ignored)) = KeySet::from_jwks(&jwks) {
+            self.ignored = ignored.len() as u64;
             self.set = Some((keys, fetched_at.min(now)));
         }
     }
@@ -101,12 +122,15 @@ impl RemoteKeys {
             }
             Fetch::Asked(_) => None,
             Fetch::Idle { next_at } => {
-                let wanted = self.failures == 0 && board.take_want(Want::Keys(self.place));
+                // Each VM asks for its own strangers; the issuer is asked for all of them together.
+                let is_recent = self.asked_at.is_some_and(|asked| now.since(asked) < REFETCH_MILLIS);
+                let wanted = self.failures == 0 && !is_recent && board.take_want(Want::Keys(self.place));
                 if now < next_at && !wanted {
                     return None;
                 }
                 let flight = ids.take_off(now, CALL_MILLIS);
                 self.fetch = Fetch::Asked(flight);
+                self.asked_at = Some(now);
                 let RemoteJwks { cluster, authority, path, .. } = &self.settings;
                 Some(Call {
                     id: flight.id,
@@ -150,7 +174,9 @@ impl RemoteKeys {
         match read {
             Ok(jwks) => {
                 metrics.count(Counter::KeysFetched);
-                board.write_keys(self.place, &KeyRecord { fetched_at: now, jwks: jwks.to_vec() });
+                // As old as when they were asked for: how long they were on their way nobody knows.
+                let fetched_at = self.asked_at.unwrap_or(now);
+                board.write_keys(self.place, &KeyRecord { fetched_at, jwks: jwks.to_vec() });
                 self.look_at = now;
                 self.look(board, now);
                 self.failures = 0;

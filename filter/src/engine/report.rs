@@ -78,9 +78,11 @@ impl Report {
         if self.signed_in.is_some_and(|(at, known)| known == position && now.since(at) < SIGN_IN_MILLIS) {
             return;
         }
-        self.signed_in = Some((now, position));
-        let (epoch, position) = place.unwrap_or_default();
-        board.sign_in(Vm { id: self.me, epoch, position, since: subscriber.since(), signed_in: now });
+        let (epoch, at) = place.unwrap_or_default();
+        let vm = Vm { id: self.me, epoch, position: at, since: subscriber.since(), signed_in: now };
+        if board.sign_in(vm) {
+            self.signed_in = Some((now, position));
+        }
     }
 
     /// Begins to lead: the issuer hears of it at once.
@@ -99,7 +101,7 @@ impl Report {
         now: Monotonic,
     ) -> Option<Call> {
         if self.asked.is_some_and(|flight| flight.is_lost(now)) {
-            self.asked = None;
+            (self.asked, self.reported) = (None, None);
         }
         let spaced = now.since(self.last) >= self.interval_millis / SPACINGS;
         if self.asked.is_some() || now < self.look_at || now < self.retry_at || !spaced {

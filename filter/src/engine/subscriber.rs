@@ -8,7 +8,7 @@
 //! the board, and the issuer was heard to have no more: a VM that was replaced decides nothing by a snapshot that the process
 //! had already gone beyond, nor a process that starts by one that was made a while ago.
 
-use tollgate_shared::revocation::{ApplyError, Cutoffs, FeedMessage, FeedState, Staging};
+use tollgate_shared::revocation::{ApplyError, Cutoffs, FeedMessage, FeedState, PieceMark, Staging};
 use tollgate_shared::time::{Monotonic, Now, UnixSeconds};
 use tollgate_shared::wire::feed::{FeedDecodeError, TrustAnchor, open_piece};
 
@@ -43,7 +43,8 @@ pub(super) struct Subscriber {
     asks: u32,
     /// Before this it does not try to build a state.
     build_at: Monotonic,
-    retired: Cutoffs,
+    /// What was given up or replaced, and is given back in steps.
+    retired: Vec<Cutoffs>,
 }
 
 /// The state that decisions are made by.
@@ -100,7 +101,11 @@ impl Subscriber {
         metrics: &mut Metrics,
         now: Now,
     ) -> Result<bool, AnswerFault> {
-        self.retired.discard(DISCARDED_MAX);
+        if let Some(oldest) = self.retired.first_mut()
+            && !oldest.discard(DISCARDED_MAX)
+        {
+            self.retired.remove(0);
+        }
         let Some((head, version)) = board.head() else {
             return Ok(false);
         };
@@ -130,7 +135,6 @@ impl Subscriber {
             match self.build(board, anchor, &head, &mut budget, now) {
                 Ok(news) => moved |= news,
                 Err(error) => {
-                    self.building = None;
                     self.build_at = now.monotonic.plus(PAUSE_MILLIS);
                     fault = Some(error);
                     // The one on the board may be damaged, and stay so.
@@ -158,23 +162,17 @@ impl Subscriber {
         now: Now,
     ) -> Result<bool, AnswerFault> {
         let Some(live) = &mut self.live else { return Ok(false) };
-        let before = live.state.place();
-        let caught_up = advance(&mut live.state, &mut live.next, (board, anchor, head), today, budget)?;
-        if !caught_up {
-            // What is left is looked at in the next step.
-            self.seen = None;
-        } else if !head.fresh.is_empty() {
-            let message = anchor.open_envelope(&head.fresh).map_err(AnswerFault::Decode)?;
-            match live.state.add(message, today) {
-                // Of before the last delta.
-                Ok(()) | Err(ApplyError::Rollback | ApplyError::Gap) => {}
-                Err(error) => return Err(AnswerFault::Apply(error)),
-            }
-        }
+        let before = live.state.position;
+        let followed = follow_on(live, (board, anchor, head), today, budget);
+        // Also if what came last could not be used: what was added before it counts from now on.
         live.clock.advance(live.state.as_of, now.monotonic);
-        let moved = live.state.position != before.position;
+        let moved = live.state.position != before;
         if moved {
             live.since = now.monotonic;
+        }
+        if !followed? {
+            // What is left is looked at in the next step.
+            self.seen = None;
         }
         Ok(moved)
     }
@@ -188,20 +186,26 @@ impl Subscriber {
         budget: &mut Budget,
         now: Now,
     ) -> Result<bool, AnswerFault> {
+        // What is given up here is given back in steps, too.
         match self.building.take() {
             None => {
                 self.begin(board, anchor, head, now)?;
                 Ok(false)
             }
             // Another snapshot has taken the place of this one.
-            Some(Building::Pieces { record, .. }) if head.snapshot != Some(record) => Ok(false),
+            Some(Building::Pieces { record, staging }) if head.snapshot != Some(record) => {
+                self.retired.push(staging.give_up());
+                Ok(false)
+            }
             Some(Building::Pieces { mut staging, record }) => {
                 if let Some((number, mark)) = staging.next_piece() {
-                    let missing = AnswerFault::Decode(FeedDecodeError::Pieces);
-                    let bytes = board.piece(number).ok_or(missing)?;
-                    let piece = open_piece(&mark, &bytes).map_err(AnswerFault::Decode)?;
-                    staging.take_in(piece).map_err(AnswerFault::Apply)?;
-                    self.building = Some(Building::Pieces { staging, record });
+                    let taken = take_piece(&mut staging, board.piece(number), mark);
+                    if taken.is_err() {
+                        self.retired.push(staging.give_up());
+                    } else {
+                        self.building = Some(Building::Pieces { staging, record });
+                    }
+                    taken?;
                 } else {
                     let state = staging.finish(now.wall.seconds()).map_err(AnswerFault::Apply)?;
                     let (state, next) = (Box::new(state), record.deltas);
@@ -211,7 +215,14 @@ impl Subscriber {
             }
             Some(Building::CatchingUp { mut state, mut next, .. }) => {
                 let source = (board, anchor, head);
-                let is_at_the_end = advance(&mut state, &mut next, source, now.wall.seconds(), budget)?;
+                let advanced = advance(&mut state, &mut next, source, now.wall.seconds(), budget);
+                let is_at_the_end = match advanced {
+                    Ok(is_at_the_end) => is_at_the_end,
+                    Err(fault) => {
+                        self.retired.push(state.revoked.cutoffs);
+                        return Err(fault);
+                    }
+                };
                 if is_at_the_end && (head.is_proven || self.live.is_some()) {
                     return Ok(self.go_live(*state, next, head, now));
                 }
@@ -265,7 +276,7 @@ impl Subscriber {
                     return false;
                 }
                 state.as_of = state.as_of.max(before.as_of);
-                self.retired = before.revoked.cutoffs;
+                self.retired.push(before.revoked.cutoffs);
                 clock
             }
             None => IssuerClock::first(state.as_of, now),
@@ -277,6 +288,33 @@ impl Subscriber {
         (self.asks, self.ask_at) = (0, Monotonic::default());
         true
     }
+}
+
+fn take_piece(staging: &mut Staging, bytes: Option<Vec<u8>>, mark: PieceMark) -> Result<(), AnswerFault> {
+    let bytes = bytes.ok_or(AnswerFault::Decode(FeedDecodeError::Pieces))?;
+    let piece = open_piece(&mark, &bytes).map_err(AnswerFault::Decode)?;
+    staging.take_in(piece).map_err(AnswerFault::Apply)
+}
+
+/// Adds what is new on the board, and then the proof that there is no more; tells whether that was all.
+fn follow_on<S: SharedData>(
+    live: &mut Live,
+    (board, anchor, head): (&Board<S>, &TrustAnchor, &Head),
+    today: UnixSeconds,
+    budget: &mut Budget,
+) -> Result<bool, AnswerFault> {
+    if !advance(&mut live.state, &mut live.next, (board, anchor, head), today, budget)? {
+        return Ok(false);
+    }
+    if !head.fresh.is_empty() {
+        let message = anchor.open_envelope(&head.fresh).map_err(AnswerFault::Decode)?;
+        match live.state.add(message, today) {
+            // Of before the last delta.
+            Ok(()) | Err(ApplyError::Rollback | ApplyError::Gap) => {}
+            Err(error) => return Err(AnswerFault::Apply(error)),
+        }
+    }
+    Ok(true)
 }
 
 /// How much a step may still do.

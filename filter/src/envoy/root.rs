@@ -49,6 +49,8 @@ pub(super) struct Vm {
     faults: RefCell<BTreeMap<String, AnswerFault>>,
     metrics: RefCell<Exported>,
     exported_at: Cell<Monotonic>,
+    /// The time between ticks that the host was last told, in milliseconds.
+    period: Cell<u32>,
     /// The longest that a tick or the answer to a call took, in nanoseconds.
     #[cfg(feature = "probe")]
     slowest_nanoseconds: Cell<u64>,
@@ -103,6 +105,7 @@ impl Root {
             faults: RefCell::default(),
             metrics: RefCell::default(),
             exported_at: Cell::default(),
+            period: Cell::new(URGENT_TICK_MILLIS),
             #[cfg(feature = "probe")]
             slowest_nanoseconds: Cell::default(),
             #[cfg(feature = "probe")]
@@ -158,7 +161,7 @@ impl Context for Root {
         self.vm.answer(&call, outcome);
         self.vm.make_due_calls();
         self.vm.retry_waiting();
-        self.vm.set_tick();
+        self.vm.hurry_if_busy();
         // Retrying made requests the effective context; the dispatcher goes on with ours.
         let _ = host::set_effective_context(self.context);
     }
@@ -240,7 +243,7 @@ impl Vm {
 
     pub(super) fn wait(&self, context: u32) {
         self.waiting.borrow_mut().push(Waiting { context, since: self.now().monotonic });
-        let _ = host::set_tick_period(URGENT_TICK_MILLIS);
+        self.hurry(URGENT_TICK_MILLIS);
     }
 
     pub(super) fn forget(&self, context: u32) {
@@ -288,11 +291,31 @@ impl Vm {
         self.log_fault(BOARD, ticked.err());
     }
 
-    /// Comes again as soon as the engine has more to do.
+    /// Comes again when the engine wants it. Only ever called in a tick.
     fn set_tick(&self) {
         let millis = self.engine.borrow().as_ref().map(Engine::next_tick_millis);
-        if let Some(millis) = millis {
-            let _ = host::set_tick_period(millis);
+        if let Some(millis) = millis.filter(|millis| *millis != self.period.get()) {
+            self.set_period(millis);
+        }
+    }
+
+    fn hurry_if_busy(&self) {
+        if let Some(millis) = self.engine.borrow().as_ref().map(Engine::next_tick_millis) {
+            self.hurry(millis);
+        }
+    }
+
+    /// Comes again after this time at the latest. The host begins to count anew whenever it is told a period, so it is told a
+    /// shorter one only: or calls that end quickly one after another would put the tick off for ever.
+    fn hurry(&self, millis: u32) {
+        if millis < self.period.get() {
+            self.set_period(millis);
+        }
+    }
+
+    fn set_period(&self, millis: u32) {
+        if host::set_tick_period(millis).is_ok() {
+            self.period.set(millis);
         }
     }
 
@@ -387,7 +410,7 @@ impl Vm {
             }
         }
         if !self.waiting.borrow().is_empty() {
-            let _ = host::set_tick_period(URGENT_TICK_MILLIS);
+            self.hurry(URGENT_TICK_MILLIS);
         }
     }
 

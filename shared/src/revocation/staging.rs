@@ -4,7 +4,7 @@
 //! [`FeedState`] that has all of it, and nothing before that. *What an attacker gains if this is wrong:* a revocation that
 //! is left out.
 
-use super::cutoffs::{CUTOFFS_MAX, Cutoff};
+use super::cutoffs::{CUTOFFS_MAX, Cutoff, Cutoffs};
 use super::feed::{ApplyError, FeedChange, FeedMessage, FeedState, Place};
 use super::index_set::{BlockExpiry, REVOKED_MAX, StatusIndex};
 use super::{RETENTION_SECONDS, RevocationSet};
@@ -149,6 +149,12 @@ impl Staging {
         }
         self.taken += 1;
         Ok(())
+    }
+
+    /// Gives it up. What it had of cut-offs, of which there may be many, is given back by whoever has it.
+    #[must_use]
+    pub fn give_up(self) -> Cutoffs {
+        self.set.cutoffs
     }
 
     /// The whole of it. What expired by the issuer's clock *and* by ours, which shows `today`, is left out.

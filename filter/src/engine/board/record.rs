@@ -7,7 +7,7 @@ use tollgate_shared::time::{Monotonic, UnixMillis};
 use super::VMS_MAX;
 
 /// The form that this code writes and reads.
-const FORM: u8 = 1;
+pub(in crate::engine) const FORM: u8 = 1;
 /// A VM that has not signed in for so long is gone, in milliseconds.
 const GONE_MILLIS: u64 = 3_000;
 

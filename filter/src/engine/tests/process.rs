@@ -26,6 +26,12 @@ struct Issuer {
     told_from: usize,
     /// Whether the last byte of its next snapshot is another.
     damages: bool,
+    /// What it does not answer: calls whose path begins so.
+    refuses: Option<&'static str>,
+    /// How many calls came.
+    calls: usize,
+    /// By so much the end of its log is ahead of what it tells.
+    claims: u64,
     snapshots: usize,
     segments: usize,
     reports: Vec<serde_json::Value>,
@@ -42,6 +48,9 @@ impl Issuer {
             late: 0,
             told_from: 0,
             damages: false,
+            refuses: None,
+            calls: 0,
+            claims: 0,
             snapshots: 0,
             segments: 0,
             reports: Vec::new(),
@@ -53,7 +62,7 @@ impl Issuer {
         FeedMessage {
             epoch: self.epoch,
             to: Position(to as u64),
-            head: Position(self.log.len() as u64),
+            head: Position(self.log.len() as u64 + self.claims),
             as_of: UnixMillis(now.wall.0 - self.late),
             change: FeedChange::Delta(Delta { from: Position(from as u64), revoked, ..Delta::default() }),
             keys: None,
@@ -119,6 +128,8 @@ struct Process {
     vms: BTreeMap<usize, Engine<RustCrypto, LocalData>>,
     held: Vec<(usize, Call, u64)>,
     issuer: Issuer,
+    /// A VM that is not ticked, but told of what its calls were answered.
+    late: Option<usize>,
     millis: u64,
     started: u128,
 }
@@ -130,6 +141,7 @@ impl Process {
             vms: BTreeMap::new(),
             held: Vec::new(),
             issuer: Issuer::new(),
+            late: None,
             millis: 0,
             started: 0,
         };
@@ -173,7 +185,7 @@ impl Process {
 
     fn tick(&mut self) {
         let now = self.now();
-        for (vm, engine) in &mut self.vms {
+        for (vm, engine) in self.vms.iter_mut().filter(|(vm, _)| Some(**vm) != self.late) {
             // Faults are what some of these are about.
             let _ = engine.tick(now);
             while let Some(call) = engine.due(now) {
@@ -182,9 +194,18 @@ impl Process {
         }
         for (vm, call, since) in std::mem::take(&mut self.held) {
             let Some(engine) = self.vms.get_mut(&vm) else { continue };
+            let is_refused = |refused: &str| {
+                // A snapshot is what is asked for without a place.
+                let wants_all = call.path.starts_with("/v1/edge/feed") && !call.path.contains("after=");
+                call.path.starts_with(refused) || (refused == "snapshot" && wants_all)
+            };
             if !self.issuer.up {
                 let _ = engine.answer(call.id, Err(CallFailure::NoAnswer), now);
+            } else if self.issuer.refuses.is_some_and(is_refused) {
+                self.issuer.calls += 1;
+                let _ = engine.answer(call.id, Ok(Reply { status: 500, body: Body::Here(b"no") }), now);
             } else if let Some(body) = self.issuer.answer(&call, since, now) {
+                self.issuer.calls += 1;
                 let _ = engine.answer(call.id, Ok(Reply { status: 200, body: Body::Here(&body) }), now);
             } else {
                 self.held.push((vm, call, since));
@@ -328,6 +349,98 @@ fn a_vm_that_cannot_follow_knows_at_once_how_late_it_is() {
         }
         assert!(process.millis < 10_000, "{:?}", process.positions());
     }
+}
+
+#[test]
+fn while_one_vm_waits_for_a_snapshot_that_cannot_be_had_the_others_follow_on() {
+    let mut process = Process::new(3);
+    process.pass(500);
+    for index in 0..2 * board::RING as u32 {
+        process.revoke([index]);
+        process.pass(10);
+    }
+    process.issuer.refuses = Some("snapshot");
+    process.start(1);
+    process.pass(5_000);
+    let mut followed = 0;
+    for index in 0..40 {
+        process.revoke([20_000 + index]);
+        // Longer than the wait after one failure that a try for the snapshot costs them.
+        process.pass(500);
+        let end = Some(process.issuer.log.len() as u64);
+        followed += usize::from(process.positions()[0] == end && process.positions()[2] == end);
+    }
+    assert!(followed >= 30, "{followed} of 40");
+    process.issuer.refuses = None;
+    process.pass(15_000);
+    assert!(process.all_have_it(), "{:?}", process.positions());
+}
+
+#[test]
+fn a_segment_that_is_spoilt_for_good_keeps_nobody_back() {
+    let mut process = Process::new(2);
+    process.revoke(0..10);
+    process.pass(500);
+    process.issuer.refuses = Some("/v1/edge/history/");
+    process.revoke(10..5 * SEGMENT_POSITIONS as u32);
+    process.pass(20_000);
+    assert!(process.all_have_it(), "{:?}", process.positions());
+    assert_eq!((process.issuer.snapshots, process.issuer.segments), (1, 0));
+}
+
+#[test]
+fn a_leader_that_is_late_does_no_harm_when_its_poll_is_answered_at_last() {
+    let mut process = Process::new(3);
+    process.revoke(0..10);
+    process.pass(500);
+    for round in 0..5 {
+        // The leader's worker is busy: its poll is held meanwhile, and another takes over.
+        process.late =
+            process.held.iter().find(|(_, call, _)| call.kind == CallKind::Feed).map(|held| held.0);
+        process.pass(1_000);
+        assert_eq!(process.polls_held(), 2);
+        process.revoke([100 + round]);
+        process.pass(50);
+        process.late = None;
+        process.pass(100);
+        assert!(process.all_have_it(), "{:?}", process.positions());
+        assert_eq!(process.polls_held(), 1);
+    }
+    assert_eq!(process.issuer.snapshots, 1, "nobody fell out of step");
+}
+
+#[test]
+fn a_takeover_right_after_the_first_snapshot_leaves_nobody_waiting() {
+    let mut process = Process::new(3);
+    process.revoke(0..10);
+    while process.issuer.snapshots == 0 {
+        process.tick();
+        process.millis += 5;
+    }
+    let leads = |process: &Process| process.vms.iter().find(|(_, vm)| vm.leads()).map(|(vm, _)| *vm);
+    let leader = leads(&process).unwrap();
+    process.kill(leader);
+    process.pass(1_000);
+    assert!(process.all_have_it(), "{:?}", process.positions());
+    assert!(process.vms.values().all(|vm| vm.is_ready(process.now().monotonic)));
+}
+
+#[test]
+fn an_issuer_whose_log_was_set_back_is_not_polled_without_a_pause() {
+    let mut process = Process::new(2);
+    process.revoke(0..100);
+    process.pass(500);
+    // It tells no news, and that there is some.
+    process.issuer.claims = 50;
+    process.pass(1_000);
+    let before = process.issuer.calls;
+    process.pass(60_000);
+    let calls = process.issuer.calls - before;
+    assert!(calls < 60 + 60_000 / 3_000, "{calls} calls in a minute");
+    process.issuer.claims = 0;
+    process.revoke([7_000]);
+    process.pass(5_000);
+    assert!(process.all_have_it(), "{:?}", process.positions());
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn keys_are_fetched_again_before_they_are_too_old() {
 #[test]
 fn an_unknown_key_has_them_fetched_once_and_a_new_one_is_admitted_then() {
     let mut foreign = Foreign::new();
-    foreign.pass(1);
+    foreign.pass(6);
     foreign.jwks = Some(jwks(&[1, 2]));
     for _ in 0..1000 {
         assert_eq!(foreign.ask(2), UNKNOWN);
