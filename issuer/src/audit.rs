@@ -30,6 +30,7 @@ pub enum Action {
     TenantChange,
     EdgeCreate,
     EdgeRemove,
+    FeedRenew,
     OperatorCreate,
     OperatorRemove,
     KeyGenerate,
@@ -47,7 +48,7 @@ pub enum Action {
 
 impl Action {
     /// All there are.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 36] = [
         Self::Login,
         Self::Logout,
         Self::SessionEnd,
@@ -70,6 +71,7 @@ impl Action {
         Self::TenantChange,
         Self::EdgeCreate,
         Self::EdgeRemove,
+        Self::FeedRenew,
         Self::OperatorCreate,
         Self::OperatorRemove,
         Self::KeyGenerate,
@@ -111,6 +113,7 @@ impl Action {
             Self::TenantChange => "tenant.change",
             Self::EdgeCreate => "edge.create",
             Self::EdgeRemove => "edge.remove",
+            Self::FeedRenew => "feed.renew",
             Self::OperatorCreate => "operator.create",
             Self::OperatorRemove => "operator.remove",
             Self::KeyGenerate => "key.generate",

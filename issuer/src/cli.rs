@@ -5,6 +5,7 @@ mod audit;
 mod client;
 mod config;
 mod edge;
+mod feed;
 mod key;
 mod operator;
 mod revocation;
@@ -102,6 +103,9 @@ enum Order {
     /// The audit log
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// The history that edges follow
+    #[command(subcommand)]
+    Feed(feed::FeedCommand),
     /// The databases that users are spread over
     #[command(subcommand)]
     Shard(shard::ShardCommand),
@@ -244,6 +248,7 @@ async fn carry_out(
         Order::Operator(command) => operator::run(app, command, output).await,
         Order::Key(command) => key::run(app, command, output).await,
         Order::Audit(command) => audit::run(app, command, output).await,
+        Order::Feed(command) => feed::run(app, command, output).await,
         Order::Shard(command) => shard::run(app, command, output).await,
         Order::Revoke(arguments) => revocation::revoke(app, arguments, output).await,
         Order::Revocation(command) => revocation::run(app, command, output).await,

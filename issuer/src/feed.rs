@@ -29,11 +29,12 @@ use crate::propagation::Origin;
 use crate::store::{Logged, RevocationOrder, Store, StoreError, Wished};
 use looks::Looks;
 
+/// By so much the place of an edge may be beyond what this replica has read: another replica may have told it.
+const BEYOND_POSITIONS: u64 = 64;
+
 /// The feed of this issuer.
 #[derive(Debug)]
 pub struct Feed {
-    /// The history there is.
-    pub epoch: Epoch,
     /// Its clock.
     pub clock: FeedClock,
     store: Store,
@@ -94,7 +95,6 @@ impl Feed {
         metrics.position(*position.borrow());
         heartbeats.committed(*position.borrow(), Origin::Elsewhere, now.wall);
         Ok(Self {
-            epoch,
             clock: FeedClock::new(floor, now),
             store,
             host,
@@ -108,6 +108,11 @@ impl Feed {
             answers: Answers::default(),
             snapshots: Snapshots::default(),
         })
+    }
+
+    /// The history there is.
+    pub fn epoch(&self) -> Epoch {
+        self.history().epoch()
     }
 
     /// What the feed's clock shows.
@@ -190,11 +195,14 @@ impl Feed {
     /// [`FeedError`].
     pub async fn answer(&self, request: FeedRequest, key: &Arc<SigningKey>) -> Result<FeedAnswer, FeedError> {
         let FeedRequest { has, wait, until, least } = request;
-        let after = has.filter(|(epoch, _)| *epoch == self.epoch).map(|(_, position)| position);
-        if let Some(after) = after.filter(|after| until.is_none_or(|until| until > *after)) {
+        let of_ours = || has.filter(|(epoch, _)| *epoch == self.epoch()).map(|(_, position)| position);
+        if let Some(after) = of_ours().filter(|after| until.is_none_or(|until| until > *after)) {
             self.wait_beyond(after, wait.min(self.settings.long_poll_max)).await;
         }
         self.refresh().await?;
+        // Another history may have begun meanwhile.
+        let after = of_ours();
+        self.warn_of_a_place_beyond(after);
         let delta = match after {
             Some(after) => self.delta(after, until, key)?,
             None => None,
@@ -218,10 +226,10 @@ impl Feed {
         from: Position,
         key: &SigningKey,
     ) -> Result<Option<Bytes>, FeedError> {
-        if epoch != self.epoch {
+        self.refresh().await?;
+        if epoch != self.epoch() {
             return Ok(None);
         }
-        self.refresh().await?;
         let looked_at = {
             let history = self.history();
             if history.segment(from).is_none() {
@@ -230,7 +238,7 @@ impl Feed {
             history.looked_at()
         };
         let made = || sealed(self.history().segment(from), key);
-        let answer = self.answers.one(Told::Segment(from), looked_at, made)?;
+        let answer = self.answers.one(Told::Segment(epoch, from), looked_at, made)?;
         self.metrics.feed_answered(FeedKind::Segment);
         Ok(Some(answer))
     }
@@ -241,15 +249,29 @@ impl Feed {
         until: Option<Position>,
         key: &SigningKey,
     ) -> Result<Option<FeedAnswer>, FeedError> {
-        let (end, looked_at) = {
+        let (epoch, end, looked_at) = {
             let history = self.history();
-            (history.end_of_delta(after, until), history.looked_at())
+            (history.epoch(), history.end_of_delta(after, until), history.looked_at())
         };
         let Some(to) = end else { return Ok(None) };
         let made = || sealed(self.history().delta(after, Some(to)), key);
-        let message = self.answers.one(Told::Delta(after, to), looked_at, made)?;
+        let message = self.answers.one(Told::Delta(epoch, after, to), looked_at, made)?;
         let kind = if after == to { FeedKind::Empty } else { FeedKind::Delta };
         Ok(Some(FeedAnswer { message, to, kind }))
+    }
+
+    /// An edge that has more than there is has it of another log under the same name: this database is an earlier one, as a
+    /// restored backup is. What edges have beyond its end may be wrong from then on; see `feed renew`.
+    fn warn_of_a_place_beyond(&self, after: Option<Position>) {
+        let head = self.history().head();
+        if let Some(after) = after.filter(|after| after.0 > head.0.saturating_add(BEYOND_POSITIONS)) {
+            let (after, head) = (after.0, head.0);
+            tracing::error!(
+                after,
+                head,
+                "an edge has more of the feed than there is; was the database set back? order `feed renew`"
+            );
+        }
     }
 
     /// Everything, to somebody who has everything up to `least`.

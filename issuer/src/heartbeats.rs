@@ -187,7 +187,7 @@ impl App {
         self.heartbeats.written(&beats);
         let now = self.host.now().wall;
         let live = self.store.heartbeats(UnixMillis(now.0.saturating_sub(TTL_MILLIS))).await?;
-        self.heartbeats.told(&live, self.feed.epoch, now);
+        self.heartbeats.told(&live, self.feed.epoch(), now);
         Ok(())
     }
 

@@ -227,7 +227,8 @@ impl Replica {
             Ok::<_, ()>((message, bytes.into()))
         };
         if let Some(from) = poll.segment {
-            let Ok(body) = answers.one(Told::Segment(from), looked_at, || sealed(history.segment(from)))
+            let Ok(body) = answers
+                .one(Told::Segment(history.epoch(), from), looked_at, || sealed(history.segment(from)))
             else {
                 return Answer::plain(404, b"");
             };
@@ -238,7 +239,7 @@ impl Replica {
             poll.after.and_then(|after| Some((after, history.end_of_delta(after, poll.until)?)))
         {
             let make = || sealed(history.delta(after, Some(to)));
-            let Ok(body) = answers.one(Told::Delta(after, to), looked_at, make) else {
+            let Ok(body) = answers.one(Told::Delta(history.epoch(), after, to), looked_at, make) else {
                 return Answer::plain(500, b"");
             };
             self.told.deltas += 1;

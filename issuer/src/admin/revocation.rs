@@ -1,6 +1,6 @@
 //! Decides what an order to revoke everything with a value in a dimension means.
 
-use tollgate_shared::revocation::{Dimension, Position};
+use tollgate_shared::revocation::{Dimension, Epoch, Position};
 use tollgate_shared::time::UnixSeconds;
 
 use super::{Actor, Entry, OrderError, named, text};
@@ -24,6 +24,17 @@ pub struct RevocationWords<'w> {
 }
 
 impl App {
+    /// Begins another history of the feed. Every edge takes all there is anew, whatever it had.
+    ///
+    /// # Errors
+    /// See [`OrderError`].
+    pub async fn renew_feed(&self, actor: &Actor) -> Result<Epoch, OrderError> {
+        let known = self.feed.epoch();
+        let target = known.to_hex();
+        let entry = Entry { actor, action: Action::FeedRenew, target: &target, detail: String::new() };
+        self.recorded(entry, async { Ok(self.store.renew_epoch(known, &*self.host).await?) }).await
+    }
+
     /// Revokes what an order says. When this returns, it is published.
     ///
     /// # Errors

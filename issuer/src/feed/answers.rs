@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use axum::body::Bytes;
-use tollgate_shared::revocation::{FeedMessage, Position};
+use tollgate_shared::revocation::{Epoch, FeedMessage, Position};
 use tollgate_shared::time::UnixMillis;
 
 use crate::metrics::FeedKind;
@@ -31,9 +31,9 @@ pub struct FeedAnswer {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Told {
     /// From the first position to the second.
-    Delta(Position, Position),
+    Delta(Epoch, Position, Position),
     /// From this position on.
-    Segment(Position),
+    Segment(Epoch, Position),
 }
 
 /// What was signed, by what it tells.
@@ -76,7 +76,7 @@ impl Answers {
         let millis = if to == head { AT_HEAD_MILLIS } else { SHORT_OF_HEAD_MILLIS };
         let until = match told {
             Told::Delta(..) => Some(UnixMillis(looked_at.0.saturating_add(millis))),
-            Told::Segment(_) => None,
+            Told::Segment(..) => None,
         };
         kept.keep(told, Made { message: message.clone(), until });
         Ok(message)

@@ -67,6 +67,12 @@ impl History {
         }
     }
 
+    /// Which history it is.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
     /// How far it was read.
     #[must_use]
     pub fn head(&self) -> Position {

@@ -5,14 +5,14 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use tollgate_shared::revocation::Position;
-use tollgate_shared::time::Monotonic;
+use tollgate_shared::revocation::{Epoch, Position};
+use tollgate_shared::time::{Monotonic, UnixMillis, UnixSeconds};
 
 use super::Feed;
 use super::history::History;
 use crate::metrics::FeedKind;
 use crate::propagation::Origin;
-use crate::store::StoreError;
+use crate::store::{FeedEntry, StoreError};
 
 /// A look is new enough for who asks up to so many milliseconds after it began, …
 const FRESH_MILLIS: u64 = 50;
@@ -62,7 +62,7 @@ impl Looks {
 }
 
 impl Feed {
-    /// Notices what was committed.
+    /// Notices what was committed, and whether another history was begun.
     ///
     /// # Errors
     /// [`StoreError`].
@@ -70,7 +70,16 @@ impl Feed {
         let called_at = self.host.now().monotonic;
         let _turn = self.looks.turn.lock().await;
         // Not when somebody else has looked since this was called.
-        if self.looks.last().began > Some(called_at) { Ok(()) } else { self.look_now().await }
+        if self.looks.last().began <= Some(called_at) {
+            self.look_now().await?;
+        }
+        match self.store.known_epoch().await? {
+            Some(epoch) if epoch != self.epoch() => {
+                tracing::warn!(epoch = epoch.to_hex(), "another history of the feed was begun");
+                self.read_on(Some(History::new(epoch, self.settings.delta_max))).await.map(drop)
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// Has the history be as new as an answer to who asks now must be: at least as new as all that this process acknowledged.
@@ -105,7 +114,7 @@ impl Feed {
 
     /// Reads on from where the history ends. Only ever called by who has the turn.
     async fn look_now(&self) -> Result<(), StoreError> {
-        let began = self.read_on().await.inspect_err(|_| {
+        let began = self.read_on(None).await.inspect_err(|_| {
             let failed = Some(self.host.now().monotonic);
             self.looks.note(Last { failed, ..self.looks.last() });
         })?;
@@ -117,10 +126,9 @@ impl Feed {
         Ok(())
     }
 
-    /// Reads to the end of the log; tells when the reading began that found it.
-    async fn read_on(&self) -> Result<Monotonic, StoreError> {
-        // Built beside the one in force when that is of a log that is no more.
-        let mut anew: Option<History> = None;
+    /// Reads to the end of the log; tells when the reading began that found it. Another history is built beside the one in force
+    /// when that is of a log that is no more.
+    async fn read_on(&self, mut anew: Option<History>) -> Result<Monotonic, StoreError> {
         loop {
             let now = self.host.now();
             // Before the reading begins: everything that was committed by this instant is in it.
@@ -130,30 +138,57 @@ impl Feed {
             let is_last = page.len() < PAGE_ENTRIES;
             let is_news = page.last().is_some_and(|entry| entry.position > from);
             self.metrics.feed_read(if is_news { FeedKind::Delta } else { FeedKind::Empty });
-            let mut history = self.history();
-            let target = anew.as_mut().unwrap_or(&mut history);
-            if !target.is_continued_by(page.first()) {
-                tracing::error!(position = from.0, "the log was set back; it is read anew");
-                drop(history);
-                anew = Some(History::new(self.epoch, self.settings.delta_max));
-                continue;
-            }
             // Only what is over by both clocks is dropped: the feed's may be ahead of the date.
-            target.append(page, as_of.min(now.wall).seconds());
-            if is_last {
-                target.looked(as_of);
-                if let Some(anew) = anew.take() {
-                    // Polls go by what there is.
-                    let head = anew.head();
-                    *history = anew;
-                    // Not under this lock: whoever makes an answer takes it second.
-                    drop(history);
-                    self.answers.clear();
-                    self.snapshots.forget();
-                    self.position.send_replace(head);
+            let over_at = as_of.min(now.wall).seconds();
+            match self.take_in(page, &mut anew, (is_last, as_of, over_at)) {
+                Taken::All => return Ok(now.monotonic),
+                Taken::Page => {}
+                Taken::OfAnother(known) => {
+                    tracing::error!(
+                        position = from.0,
+                        "the log was set back; another history of the feed begins"
+                    );
+                    // Positions of the earlier one are given again: who has some of them must not take them for these.
+                    let epoch = self.store.renew_epoch(known, &*self.host).await?;
+                    anew = Some(History::new(epoch, self.settings.delta_max));
                 }
-                return Ok(now.monotonic);
             }
         }
     }
+
+    fn take_in(
+        &self,
+        page: Vec<FeedEntry>,
+        anew: &mut Option<History>,
+        (is_last, as_of, over_at): (bool, UnixMillis, UnixSeconds),
+    ) -> Taken {
+        let mut history = self.history();
+        let target = anew.as_mut().unwrap_or(&mut history);
+        if !target.is_continued_by(page.first()) {
+            return Taken::OfAnother(target.epoch());
+        }
+        target.append(page, over_at);
+        if !is_last {
+            return Taken::Page;
+        }
+        target.looked(as_of);
+        if let Some(anew) = anew.take() {
+            *history = anew;
+            self.answers.clear();
+            self.snapshots.forget();
+            // Polls go by what there is.
+            self.position.send_replace(history.head());
+        }
+        Taken::All
+    }
+}
+
+/// What became of a page of the log.
+enum Taken {
+    /// It was the last one.
+    All,
+    /// There may be more.
+    Page,
+    /// It is not of the log that what is known was of, which has this epoch.
+    OfAnother(Epoch),
 }

@@ -34,6 +34,40 @@ impl Store {
             .await
     }
 
+    /// The epoch of the feed, as the database has it now.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn known_epoch(&self) -> Result<Option<Epoch>, StoreError> {
+        self.home
+            .run(move || async move {
+                let text = value(&mut self.home.read().await?, EPOCH).await?;
+                text.map(|text| Epoch::from_hex(&text).ok_or(StoreError::Corrupt(EPOCH))).transpose()
+            })
+            .await
+    }
+
+    /// Draws a new epoch in the place of this one, if nobody else has; tells which it is now. What edges have of the earlier one
+    /// is of no use to them then.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn renew_epoch(&self, known: Epoch, host: &dyn Host) -> Result<Epoch, StoreError> {
+        self.home
+            .run(move || async move {
+                let mut write = self.home.write(&[Lock::Meta]).await?;
+                let text = value(&mut write, EPOCH).await?.ok_or(StoreError::Corrupt(EPOCH))?;
+                let mut epoch = Epoch::from_hex(&text).ok_or(StoreError::Corrupt(EPOCH))?;
+                if epoch == known {
+                    epoch = Epoch(random::<16>(host)?);
+                    set(&mut write, EPOCH, &epoch.to_hex()).await?;
+                }
+                write.commit().await?;
+                Ok(epoch)
+            })
+            .await
+    }
+
     /// Raises the floor below which the feed's clock never shows again; tells where it is now.
     ///
     /// # Errors

@@ -94,7 +94,7 @@ impl Bench {
             ("GET", "/v1/edge/feed" | "/metrics") => case(path.to_owned(), None, None),
             ("GET", "/v1/edge/history/{epoch}/{from}") => {
                 self.fill_a_segment().await;
-                case(format!("/v1/edge/history/{}/0", self.app.feed.epoch.to_hex()), None, None)
+                case(format!("/v1/edge/history/{}/0", self.app.feed.epoch().to_hex()), None, None)
             }
             ("POST", "/v1/edge/heartbeat") => {
                 case(path.to_owned(), Some(heartbeats::beat("eu-1", "00")), None)

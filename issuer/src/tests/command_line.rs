@@ -65,8 +65,8 @@ const SHORTER: [&str; 6] =
     ["user disable", "user enable", "client disable", "client enable", "tenant disable", "tenant enable"];
 
 /// The commands for the machine that has the data. ARCHITECTURE.md says why they are no calls.
-const OF_THE_MACHINE: [&str; 6] =
-    ["serve", "config check", "config show", "user import", "key anchor", "shard spread"];
+const OF_THE_MACHINE: [&str; 7] =
+    ["serve", "config check", "config show", "user import", "key anchor", "shard spread", "feed renew"];
 
 #[test]
 fn every_call_of_operators_has_its_command_and_no_command_is_forgotten() {

@@ -156,7 +156,7 @@ async fn what_hundreds_ask_at_once_is_read_once_for_all() {
             polls.spawn(async move {
                 start.wait().await;
                 let asked_at = bench.app.feed.now();
-                let has = has.map(|position| (bench.app.feed.epoch, position));
+                let has = has.map(|position| (bench.app.feed.epoch(), position));
                 let wait = std::time::Duration::ZERO;
                 let request = crate::feed::FeedRequest { has, wait, until: None, least: None };
                 let answer = bench.app.feed.answer(request, &bench.app.keys.feed).await.unwrap();
@@ -274,7 +274,7 @@ async fn who_is_ahead_or_far_behind_or_of_another_history_gets_a_snapshot() {
         let order = bench.app.revocation_order("session", &format!("s_{number}"), None, None).unwrap();
         bench.app.feed.revoke(&order, None, "test").await.unwrap();
     }
-    let epoch = bench.app.feed.epoch.to_hex();
+    let epoch = bench.app.feed.epoch().to_hex();
     let other = "0".repeat(32);
     for (query, snapshot) in [
         (format!("?epoch={epoch}&after=5"), false),
@@ -299,7 +299,7 @@ async fn a_restart_publishes_nothing_that_was_published() {
     let again = bench.another().await;
     again.publish().await.unwrap();
     assert_eq!(again.store.position().await.unwrap(), before);
-    assert_eq!(again.feed.epoch, bench.app.feed.epoch);
+    assert_eq!(again.feed.epoch(), bench.app.feed.epoch());
 }
 
 #[tokio::test]
@@ -356,7 +356,7 @@ async fn the_feed_clock_does_not_go_back_over_a_restart() {
 async fn a_segment_is_the_same_at_every_replica_and_may_be_kept_for_good() {
     let bench = Bench::new().await;
     let edge = bench.edge("eu-1").await;
-    let epoch = bench.app.feed.epoch.to_hex();
+    let epoch = bench.app.feed.epoch().to_hex();
     let segment =
         async |from: &str| bench.get(&format!("/v1/edge/history/{epoch}/{from}"), Some(&edge)).await;
     assert_eq!(segment("0").await.status, StatusCode::NOT_FOUND, "it is not whole yet");
@@ -372,7 +372,7 @@ async fn a_segment_is_the_same_at_every_replica_and_may_be_kept_for_good() {
     let order = bench.app.revocation_order("session", "s_new", None, None).unwrap();
     bench.app.feed.revoke(&order, None, "test").await.unwrap();
     let other = bench.another().await;
-    let of_other = other.feed.segment(other.feed.epoch, Position(0), &other.keys.feed).await.unwrap();
+    let of_other = other.feed.segment(other.feed.epoch(), Position(0), &other.keys.feed).await.unwrap();
     assert_eq!((&segment("0").await.body, of_other.as_deref()), (&first.body, Some(first.body.as_slice())));
     let request = Request::get(format!("/v1/edge/history/{epoch}/0"))
         .header(header::AUTHORIZATION, format!("Bearer {edge}"))
@@ -399,7 +399,7 @@ async fn a_delta_ends_where_it_is_asked_to_and_a_snapshot_is_as_late_as_it_is_as
         bench.app.feed.revoke(&order, None, "test").await.unwrap();
     }
     let head = Position(start.0 + 5);
-    let epoch = bench.app.feed.epoch.to_hex();
+    let epoch = bench.app.feed.epoch().to_hex();
     let ask = async |query: String| {
         let answer = bench.get(&format!("/v1/edge/feed?{query}"), Some(&edge)).await;
         assert_eq!(answer.status, StatusCode::OK, "{query}");
@@ -461,8 +461,39 @@ async fn a_log_that_was_set_back_is_read_anew() {
     assert_eq!(bench.poll(&edge, &mut state, 0).await.to, lost);
     bench.spoil("DELETE FROM feed_log WHERE position = (SELECT MAX(position) FROM feed_log)").await;
     assert_eq!(revoke("s_other").await, lost, "the same place");
+    for _ in 0..3 {
+        revoke("s_more").await;
+    }
     bench.host.advance(100);
+    let values = |state: &FeedState| -> Vec<String> {
+        state.revoked.cutoffs.iter().map(|cutoff| cutoff.value).collect()
+    };
     let fresh = bench.start_edge(&edge).await;
-    let values: Vec<String> = fresh.revoked.cutoffs.iter().map(|cutoff| cutoff.value).collect();
-    assert_eq!(values, ["s_other"]);
+    assert_eq!(values(&fresh), ["s_more", "s_other"]);
+    // Who had followed is not told to go on from a place that was another one.
+    let followed = state.as_ref().unwrap().epoch;
+    bench.poll(&edge, &mut state, 0).await;
+    let state = state.unwrap();
+    assert_eq!(values(&state), ["s_more", "s_other"]);
+    assert_ne!(state.epoch, followed);
+    assert_eq!(bench.app.store.known_epoch().await.unwrap(), Some(state.epoch));
+}
+
+#[tokio::test]
+async fn another_history_that_an_operator_orders_is_told_to_every_edge() {
+    let bench = Bench::new().await;
+    let edge = bench.edge("eu-1").await;
+    let mut state = None;
+    let before = bench.poll(&edge, &mut state, 0).await;
+    let data = bench.folder.path().to_str().unwrap();
+    let output = settings::command(&["--data-dir", data, "feed", "renew"], "").await.unwrap();
+    let renewed = bench.app.store.known_epoch().await.unwrap().unwrap();
+    assert_eq!(output.trim(), renewed.to_hex());
+    assert_ne!(renewed, before.epoch);
+    bench.app.feed.look().await.unwrap();
+    let after = bench.poll(&edge, &mut state, 0).await;
+    assert!(matches!(after.change, FeedChange::Snapshot { .. }), "{after:?}, {before:?}");
+    assert_eq!((after.epoch, after.to), (renewed, before.to));
+    let query = crate::audit::AuditQuery { action: Some("feed.renew".to_owned()), ..Default::default() };
+    assert_eq!(bench.audit(query).await.len(), 1);
 }

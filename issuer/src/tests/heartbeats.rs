@@ -17,7 +17,7 @@ impl Bench {
     /// The same of one that enforces everything up to a position.
     fn beat_at(&self, instance: &str, enforced: u64, ago_ms: u64) -> Value {
         let mut report = beat("eu-1", instance);
-        report["epoch"] = self.app.feed.epoch.to_hex().into();
+        report["epoch"] = self.app.feed.epoch().to_hex().into();
         report["position"] = (enforced + 1).into();
         report["enforced"] = enforced.into();
         report["enforced_ago_ms"] = ago_ms.into();

@@ -8,8 +8,9 @@ use crate::quota::Plan;
 use crate::time::{UnixMillis, UnixSeconds};
 use crate::token::{IgnoredKey, KeySet, KeySetError};
 
-/// Names one history of the feed. It changes when history restarts, and positions of different epochs do not compare.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+/// Names one history of the feed. It changes when history restarts, and positions of different epochs do not compare; that
+/// epochs do is of use to maps only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Epoch(pub [u8; 16]);
 
 impl Epoch {

@@ -44,12 +44,15 @@ pub(crate) async fn run() -> Result<()> {
     })
     .await?;
     let mut random = Random(7);
-    let (mut calm, mut storm) = (Vec::new(), Vec::new());
+    let (mut calm, mut storm, mut shares) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         calm.extend(traffic(&url, &token, Duration::from_secs(STORM_SECONDS / 2)).await?);
+        let began = lowest_position(&envoy).await?;
         let raging = tokio::spawn(rage(source.clone(), random.next(), REVOCATIONS / ROUNDS));
         storm.extend(traffic(&url, &token, Duration::from_secs(STORM_SECONDS)).await?);
+        let enforced = lowest_position(&envoy).await?;
         let end = raging.await?;
+        shares.push((enforced - began) as f64 / (end - began) as f64);
         let wanted = |state: &Value| state.get("position").and_then(Value::as_u64) >= Some(end);
         eventually("the storm to be over", Duration::from_secs(60), async || {
             let state = probe(envoy.addr(), "state").await?;
@@ -74,8 +77,19 @@ pub(crate) async fn run() -> Result<()> {
         ));
     }
     say(&format!("  p99 with / without: {:.2}", quantile(&storm, 0.99) / quantile(&calm, 0.99)));
+    say(&format!("  part of each storm that every worker enforced when its traffic ended: {shares:.3?}"));
     say(&format!("  a worker at the end: {state}"));
     Ok(())
+}
+
+/// The lowest position of those that new connections meet: as many that each worker is among them.
+async fn lowest_position(envoy: &Envoy) -> Result<u64> {
+    let mut lowest = u64::MAX;
+    for _ in 0..16 {
+        let state = probe(envoy.addr(), "state").await?;
+        lowest = lowest.min(state.get("position").and_then(Value::as_u64).context("a position")?);
+    }
+    Ok(lowest)
 }
 
 fn token(source: &Source) -> Result<String> {
@@ -106,12 +120,13 @@ async fn rage(source: Source, seed: u64, count: usize) -> u64 {
     let mut random = Random(seed);
     let waves = STORM_SECONDS as usize * 10;
     let mut end = 0;
+    let mut pace = tokio::time::interval(Duration::from_millis(100));
     for _ in 0..waves {
+        pace.tick().await;
         let wave: Vec<StatusIndex> = (0..count.div_ceil(waves))
             .map(|_| StatusIndex((random.next() % u64::from(LIVE)) as u32))
             .collect();
         end = source.revoke(&wave);
-        tokio::time::sleep(Duration::from_millis(90)).await;
     }
     end
 }

@@ -118,7 +118,7 @@ pub(crate) fn answer(app: &App, edge: EdgeSummary) -> EdgeAnswer {
 fn instance_answer(app: &App, instance: String, beat: Heartbeat) -> InstanceAnswer {
     let now = app.host.now().wall;
     let live = beat.is_live(now);
-    let of_ours = beat.enforced.filter(|_| beat.epoch == Some(app.feed.epoch));
+    let of_ours = beat.enforced.filter(|_| beat.epoch == Some(app.feed.epoch()));
     let Heartbeat { host, version, workers, position, enforced, state_as_of, issuer_state, seen_at, .. } =
         beat;
     InstanceAnswer {

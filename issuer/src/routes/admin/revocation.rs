@@ -165,6 +165,6 @@ pub(crate) async fn add(
         issued_before: issued_before.map(UnixSeconds),
     };
     let position = app.revoke(words, &operator.actor()).await?;
-    let body = RevocationAnswer { position: position.0, epoch: app.feed.epoch.to_hex() };
+    let body = RevocationAnswer { position: position.0, epoch: app.feed.epoch().to_hex() };
     written(StatusCode::CREATED, &body)
 }

@@ -76,7 +76,7 @@ pub(crate) async fn heartbeat(
     if who.edge != edge.as_str() {
         return Err(Refusal::OtherEdge);
     }
-    app.heartbeats.heard(who, beat, app.feed.epoch);
+    app.heartbeats.heard(who, beat, app.feed.epoch());
     let body = HeartbeatAnswer { interval_seconds: INTERVAL_SECONDS, ttl_seconds: TTL_SECONDS };
     written(StatusCode::OK, &body)
 }
