@@ -211,5 +211,6 @@ async fn a_replica_waits_for_edges_that_report_to_another_one() {
     here.keep_heartbeats().await.unwrap();
     bench.app = here;
     assert_eq!(bench.metric("revocation_enforced_seconds_count").await, 1.0);
-    assert_eq!(bench.metric("revocation_enforced_seconds_sum").await, 0.1);
+    // What the other one heard counts from when it is read here: their clocks are not compared.
+    assert_eq!(bench.metric("revocation_enforced_seconds_sum").await, 0.5);
 }
