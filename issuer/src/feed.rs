@@ -93,7 +93,7 @@ impl Feed {
         let floor = store.raise_clock_floor(now.wall).await?;
         let (position, _) = watch::channel(store.position().await?);
         metrics.position(*position.borrow());
-        heartbeats.committed(*position.borrow(), Origin::Elsewhere, now.wall);
+        heartbeats.committed(*position.borrow(), Origin::Elsewhere, now.monotonic);
         Ok(Self {
             clock: FeedClock::new(floor, now),
             store,
@@ -122,7 +122,7 @@ impl Feed {
 
     /// Wakes the polls that wait for this position, which this process committed.
     pub fn reached(&self, position: Position) {
-        self.heartbeats.committed(position, Origin::Here, self.host.now().wall);
+        self.heartbeats.committed(position, Origin::Here, self.host.now().monotonic);
         self.move_to(position);
     }
 

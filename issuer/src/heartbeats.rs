@@ -9,13 +9,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tollgate_shared::revocation::{Epoch, Position};
-use tollgate_shared::time::{UnixMillis, UnixSeconds};
+use tollgate_shared::time::{Monotonic, Now, UnixMillis, UnixSeconds};
 
 use crate::app::App;
 use crate::breaker::BreakerState;
 use crate::metrics::Metrics;
 use crate::propagation::{
-    Enforced, Everywhere, INSTANCES_MAX, InstanceKey, Origin, Propagation, Report, TTL_MILLIS, surplus,
+    Enforced, Everywhere, INSTANCES_MAX, InstanceKey, Origin, Propagation, Report, TTL_MILLIS, of_edge,
+    surplus,
 };
 use crate::store::{EdgeRecord, EdgeSeen, StoreError};
 
@@ -25,6 +26,8 @@ pub const INTERVAL_SECONDS: u64 = 10;
 pub const TTL_SECONDS: u64 = TTL_MILLIS / 1000;
 /// For how long a dead one is shown, in seconds.
 pub const SHOWN_SECONDS: u64 = 86_400;
+/// So many that were read are told at once: meanwhile whoever revokes waits.
+const TOLD_AT_ONCE: usize = 256;
 
 /// What an instance said of itself, by the clock of the replica that heard it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,36 +61,53 @@ impl Heartbeat {
         now.0.saturating_sub(self.seen_at.0) < TTL_MILLIS
     }
 
-    fn report(&self, ours: Epoch) -> Report {
-        let enforced = match (self.position, self.enforced) {
+    fn enforces(&self, ours: Epoch) -> Enforced {
+        match (self.position, self.enforced) {
             (None, None) => Enforced::AdmitsNobody,
             (_, Some(position)) if self.epoch == Some(ours) => Enforced::UpTo(position),
             (_, _) => Enforced::Unknown,
-        };
-        Report { enforced, since: self.enforced_at, seen_at: self.seen_at }
+        }
     }
+
+    /// What it says to this process, now.
+    fn heard(&self, ours: Epoch, now: Monotonic) -> Report {
+        // Both dates were read off one clock at once.
+        let ago = self.seen_at.0.saturating_sub(self.enforced_at.0);
+        Report { enforced: self.enforces(ours), since: before(now, ago), seen_at: now, dated: self.seen_at }
+    }
+
+    /// What it said to some process, as it is read now. Their clocks are not compared but for how long ago that was.
+    fn read(&self, ours: Epoch, now: Now) -> Report {
+        let age = now.wall.0.saturating_sub(self.seen_at.0);
+        let seen_at = before(now.monotonic, age);
+        Report { enforced: self.enforces(ours), since: now.monotonic, seen_at, dated: self.seen_at }
+    }
+}
+
+fn before(now: Monotonic, millis: u64) -> Monotonic {
+    Monotonic(now.0.saturating_sub(millis))
 }
 
 /// What running edges say of themselves.
 pub struct Heartbeats {
     metrics: Arc<Metrics>,
-    state: Mutex<State>,
+    unwritten: Mutex<Unwritten>,
+    /// Apart from the others: whoever revokes waits for it.
+    propagation: Mutex<Propagation>,
 }
 
+/// Those that are not written yet.
 #[derive(Debug, Default)]
-struct State {
-    /// Those that are not written yet.
-    unwritten: BTreeMap<InstanceKey, Heartbeat>,
-    propagation: Propagation,
-}
+struct Unwritten(BTreeMap<InstanceKey, Heartbeat>);
 
-impl State {
+impl Unwritten {
     /// Keeps one to be written; of too many of an edge the one heard of longest ago goes.
     fn keep(&mut self, who: InstanceKey, beat: Heartbeat) {
         let edge = who.edge.clone();
-        self.unwritten.insert(who, beat);
-        if let Some(oldest) = surplus(&self.unwritten, &edge, |beat| beat.seen_at) {
-            self.unwritten.remove(&oldest);
+        if self.0.insert(who, beat).is_none()
+            && let Some(oldest) = surplus(&self.0, &edge, |beat| beat.seen_at)
+        {
+            self.0.remove(&oldest);
         }
     }
 }
@@ -102,51 +122,49 @@ impl Heartbeats {
     /// Nobody was heard of yet.
     #[must_use]
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, state: Mutex::default() }
+        Self { metrics, unwritten: Mutex::default(), propagation: Mutex::default() }
     }
 
     /// Learns that a position was committed.
-    pub(crate) fn committed(&self, position: Position, origin: Origin, now: UnixMillis) {
-        let done = self.state().propagation.committed(position, origin, now);
-        self.observe(done);
+    pub(crate) fn committed(&self, position: Position, origin: Origin, now: Monotonic) {
+        self.propagation().committed(position, origin, now);
     }
 
     /// Takes a report.
-    pub(crate) fn heard(&self, who: InstanceKey, beat: Heartbeat, ours: Epoch) {
-        let mut state = self.state();
-        let done = state.propagation.heard(&who, beat.report(ours), beat.seen_at);
-        state.keep(who, beat);
-        drop(state);
+    pub(crate) fn heard(&self, who: InstanceKey, beat: Heartbeat, ours: Epoch, now: Monotonic) {
+        let done = self.propagation().heard(&who, beat.heard(ours, now), now);
         self.observe(done);
+        self.unwritten().keep(who, beat);
     }
 
     /// Forgets those that were written and have not changed since.
     fn written(&self, beats: &[(InstanceKey, Heartbeat)]) {
-        let mut state = self.state();
+        let mut unwritten = self.unwritten();
         for (who, beat) in beats {
-            if state.unwritten.get(who) == Some(beat) {
-                state.unwritten.remove(who);
+            if unwritten.0.get(who) == Some(beat) {
+                unwritten.0.remove(who);
             }
         }
     }
 
-    /// Takes what other replicas heard.
-    fn told(&self, beats: &[(InstanceKey, Heartbeat)], ours: Epoch, now: UnixMillis) {
-        let mut state = self.state();
-        let mut done = state.propagation.settle(now);
-        for (who, beat) in beats {
-            done.extend(state.propagation.heard(who, beat.report(ours), now));
+    /// Takes what was read of all replicas.
+    fn told(&self, beats: &[(InstanceKey, Heartbeat)], ours: Epoch, now: Now) {
+        for some in beats.chunks(TOLD_AT_ONCE) {
+            let mut propagation = self.propagation();
+            for (who, beat) in some {
+                propagation.told(who, beat.read(ours, now), now.monotonic);
+            }
         }
-        drop(state);
+        let done = self.propagation().settle(now.monotonic);
         self.observe(done);
     }
 
     /// Brings what is measured up to date.
-    pub(crate) fn show(&self, now: UnixMillis) {
-        let mut state = self.state();
-        let done = state.propagation.settle(now);
-        let outlook = state.propagation.outlook(now);
-        drop(state);
+    pub(crate) fn show(&self, now: Monotonic) {
+        let mut propagation = self.propagation();
+        let done = propagation.settle(now);
+        let outlook = propagation.outlook(now);
+        drop(propagation);
         self.observe(done);
         self.metrics.enforcement.show(outlook);
     }
@@ -157,9 +175,14 @@ impl Heartbeats {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn unwritten(&self) -> MutexGuard<'_, Unwritten> {
         // Nothing that holds the lock can panic, and each entry is whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.unwritten.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn propagation(&self) -> MutexGuard<'_, Propagation> {
+        // As above.
+        self.propagation.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -182,12 +205,13 @@ impl App {
     /// # Errors
     /// [`StoreError`]; what was not written is written the next time.
     pub async fn keep_heartbeats(&self) -> Result<(), StoreError> {
-        let beats: Vec<_> = self.heartbeats.state().unwritten.clone().into_iter().collect();
+        let beats: Vec<_> = self.heartbeats.unwritten().0.clone().into_iter().collect();
         self.store.keep_heartbeats(&beats, INSTANCES_MAX).await?;
         self.heartbeats.written(&beats);
-        let now = self.host.now().wall;
-        let live = self.store.heartbeats(UnixMillis(now.0.saturating_sub(TTL_MILLIS))).await?;
-        self.heartbeats.told(&live, self.feed.epoch(), now);
+        let since = UnixMillis(self.host.now().wall.0.saturating_sub(TTL_MILLIS));
+        let live = self.store.heartbeats(since).await?;
+        // After the reading: whatever it found was so by then.
+        self.heartbeats.told(&live, self.feed.epoch(), self.host.now());
         Ok(())
     }
 
@@ -200,7 +224,7 @@ impl App {
         let shown = UnixMillis(now.0.saturating_sub(SHOWN_SECONDS * 1000));
         let mut instances: BTreeMap<InstanceKey, Heartbeat> =
             self.store.heartbeats(shown).await?.into_iter().collect();
-        for (who, beat) in self.heartbeats.state().unwritten.clone() {
+        for (who, beat) in self.heartbeats.unwritten().0.clone() {
             // Another replica may have heard of it later than this one, and written that down.
             if instances.get(&who).is_none_or(|written| written.seen_at <= beat.seen_at) {
                 instances.insert(who, beat);
@@ -209,7 +233,7 @@ impl App {
         let recent = self.edges_seen.lock().map(|edges| edges.clone()).unwrap_or_default();
         let edges = self.store.edges().await?.into_iter().map(|EdgeRecord { id, created_at, seen }| {
             let seen = seen.into_iter().chain(recent.get(&id).copied()).max_by_key(|seen| seen.at);
-            let own = instances.iter().filter(|(who, _)| who.edge == id);
+            let own = of_edge(&instances, &id);
             let instances = own.map(|(who, beat)| (who.instance.clone(), beat.clone())).collect();
             EdgeSummary { id, created_at, seen, instances }
         });
@@ -247,22 +271,20 @@ mod tests {
             edge: edge.to_owned(),
             instance: format!("{number:032x}"),
         };
-        let mut state = State::default();
-        state.keep(key("other", 0), beat(0));
+        let mut unwritten = Unwritten::default();
+        unwritten.keep(key("other", 0), beat(0));
         for number in 0..70 {
-            state.keep(key("eu-1", number), beat(1_000 - number));
+            unwritten.keep(key("eu-1", number), beat(1_000 - number));
         }
-        assert_eq!(state.unwritten.len(), INSTANCES_MAX + 1);
-        assert!(
-            state.unwritten.contains_key(&key("eu-1", 0)) && !state.unwritten.contains_key(&key("eu-1", 68))
-        );
-        assert!(state.unwritten.contains_key(&key("other", 0)));
+        assert_eq!(unwritten.0.len(), INSTANCES_MAX + 1);
+        assert!(unwritten.0.contains_key(&key("eu-1", 0)) && !unwritten.0.contains_key(&key("eu-1", 68)));
+        assert!(unwritten.0.contains_key(&key("other", 0)));
     }
 
     #[test]
     fn what_an_instance_enforces_is_known_of_our_history_only() {
         let ours = Epoch([1; 16]);
-        let enforced = |beat: &Heartbeat| beat.report(ours).enforced;
+        let enforced = |beat: &Heartbeat| beat.enforces(ours);
         assert_eq!(enforced(&beat(0)), Enforced::UpTo(Position(4)));
         assert_eq!(enforced(&Heartbeat { epoch: Some(Epoch([2; 16])), ..beat(0) }), Enforced::Unknown);
         assert_eq!(enforced(&Heartbeat { epoch: None, ..beat(0) }), Enforced::Unknown);

@@ -121,7 +121,7 @@ impl Feed {
         self.looks.note(Last { began: Some(began), failed: None });
         let head = self.history().head();
         if self.move_to(head) {
-            self.heartbeats.committed(head, Origin::Elsewhere, self.host.now().wall);
+            self.heartbeats.committed(head, Origin::Elsewhere, self.host.now().monotonic);
         }
         Ok(())
     }

@@ -37,7 +37,7 @@ pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Ref
     for (store, state) in app.store.breakers() {
         app.metrics.breaker(&store, state);
     }
-    app.heartbeats.show(app.host.now().wall);
+    app.heartbeats.show(app.host.now().monotonic);
     let text = app.metrics.text().ok_or(Refusal::Internal)?;
     Ok(([NO_STORE, (header::CONTENT_TYPE, MEDIA_TYPE)], text).into_response())
 }

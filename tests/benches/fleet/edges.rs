@@ -1,4 +1,5 @@
-//! Simulated edges: each holds one connection, polls the feed as the filter does, and knows how far it has it.
+//! Simulated edges: each polls the feed on one connection and reports on another, as the filter does, and knows how far it has the
+//! feed; it keeps nothing of what it is told.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -9,10 +10,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tollgate_shared::revocation::{FeedChange, SEGMENT_POSITIONS};
 use tollgate_shared::wire::feed::TrustAnchor;
 
 use crate::clock;
+use crate::reports::Reporter;
 
 /// What the filter does after failures: from 250 ms doubling to ten seconds, at random below that.
 const BACKOFF_FIRST: Duration = Duration::from_millis(250);
@@ -25,9 +29,25 @@ const SECONDS_MAX: usize = 3_600;
 
 /// Where an answer leads.
 #[derive(Clone, Debug)]
-struct Place {
+struct Told {
     epoch: Arc<str>,
     position: u64,
+    head: u64,
+    is_snapshot: bool,
+}
+
+/// What an edge has.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub(crate) epoch: Arc<str>,
+    pub(crate) position: u64,
+    /// Since when.
+    pub(crate) since: Instant,
+    /// As of when, nearly.
+    pub(crate) proven_at: Instant,
+    known_end: u64,
+    /// After a snapshot, which may have been made long ago.
+    is_unproven: bool,
 }
 
 /// What all edges share.
@@ -36,10 +56,13 @@ pub(crate) struct Fleet {
     anchor: TrustAnchor,
     begun: Instant,
     /// What was opened: of thousands of edges that get the same bytes, one opens them.
-    opened: Mutex<HashMap<Vec<u8>, Place>>,
+    opened: Mutex<HashMap<Vec<u8>, Told>>,
     pub(crate) answers: AtomicU64,
     pub(crate) bytes: AtomicU64,
     pub(crate) failures: AtomicU64,
+    pub(crate) segments: AtomicU64,
+    pub(crate) reports: AtomicU64,
+    pub(crate) reports_failed: AtomicU64,
     /// Requests in each second since the beginning.
     each_second: Vec<AtomicU64>,
     target: AtomicU64,
@@ -53,6 +76,7 @@ pub(crate) struct Fleet {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading {
     pub(crate) answers: u64,
+    pub(crate) reports: u64,
     pub(crate) bytes: u64,
     pub(crate) at: Instant,
 }
@@ -67,6 +91,9 @@ impl Fleet {
             answers: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            segments: AtomicU64::new(0),
+            reports: AtomicU64::new(0),
+            reports_failed: AtomicU64::new(0),
             each_second: (0..SECONDS_MAX).map(|_| AtomicU64::new(0)).collect(),
             target: AtomicU64::new(u64::MAX),
             arrived: Mutex::default(),
@@ -83,12 +110,22 @@ impl Fleet {
             edges.spawn(async move {
                 // They do not all start in one instant.
                 tokio::time::sleep(Duration::from_micros(300 * number as u64)).await;
-                Edge { fleet, credential, place: None, random: 0x9e37_79b9_7f4a_7c15 ^ number as u64 }
-                    .run()
-                    .await;
+                let (place, places) = watch::channel(None);
+                let reporter = Reporter::new(Arc::clone(&fleet), number, credential.clone(), places);
+                let random = Random::new(number as u64);
+                let mut edge = Edge { fleet, credential, place, missing: None, failures: 0, random };
+                tokio::join!(edge.run(), reporter.run());
             });
         }
         edges
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
+
+    pub(crate) async fn connect(&self) -> Result<TcpStream> {
+        Ok(TcpStream::connect(self.address).await?)
     }
 
     pub(crate) fn end(&self) {
@@ -97,7 +134,12 @@ impl Fleet {
 
     pub(crate) fn read(&self) -> Reading {
         let load = |counter: &AtomicU64| counter.load(Ordering::SeqCst);
-        Reading { answers: load(&self.answers), bytes: load(&self.bytes), at: clock::now() }
+        Reading {
+            answers: load(&self.answers),
+            reports: load(&self.reports),
+            bytes: load(&self.bytes),
+            at: clock::now(),
+        }
     }
 
     /// Has every edge note when it comes to this position.
@@ -130,95 +172,180 @@ impl Fleet {
             .unwrap_or_default()
     }
 
-    fn asked(&self) {
+    pub(crate) fn asked(&self) {
         if let Some(second) = self.each_second.get(self.begun.elapsed().as_secs() as usize) {
             second.fetch_add(1, Ordering::SeqCst);
         }
     }
 
-    fn open(&self, body: &[u8]) -> Result<Place> {
+    fn open(&self, body: &[u8]) -> Result<Told> {
         let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(place) = opened.get(body) {
-            return Ok(place.clone());
+        if let Some(told) = opened.get(body) {
+            return Ok(told.clone());
         }
         let message = self.anchor.open(body)?.message;
-        let place = Place { epoch: message.epoch.to_hex().into(), position: message.to.0 };
+        let told = Told {
+            epoch: message.epoch.to_hex().into(),
+            position: message.to.0,
+            head: message.head.0,
+            is_snapshot: matches!(message.change, FeedChange::Snapshot { .. }),
+        };
         if opened.len() >= OPENED_MAX {
             opened.clear();
         }
-        opened.insert(body.to_vec(), place.clone());
-        Ok(place)
+        opened.insert(body.to_vec(), told.clone());
+        Ok(told)
+    }
+}
+
+/// Numbers that differ from edge to edge (xorshift).
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(number: u64) -> Self {
+        Self(0x9e37_79b9_7f4a_7c15 ^ number)
+    }
+
+    /// How long to wait after so many failures on end.
+    pub(crate) fn backoff(&mut self, failures: u32) -> Duration {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        let share = (self.0 >> 11) as f64 / (1u64 << 53) as f64;
+        let doublings = failures.saturating_sub(1).min(10);
+        BACKOFF_FIRST.saturating_mul(1 << doublings).min(BACKOFF_MAX).mul_f64(share)
     }
 }
 
 struct Edge {
     fleet: Arc<Fleet>,
     credential: String,
-    place: Option<Place>,
-    random: u64,
+    place: watch::Sender<Option<Place>>,
+    /// The segment that the issuer does not have.
+    missing: Option<u64>,
+    failures: u32,
+    random: Random,
 }
 
 impl Edge {
     async fn run(&mut self) {
-        let (mut stream, mut failures) = (None, 0);
-        while !self.fleet.over.load(Ordering::SeqCst) {
+        let mut stream = None;
+        while !self.fleet.is_over() {
             let polled =
                 tokio::time::timeout(Duration::from_secs(HOLD_SECONDS + 5), self.poll(stream.take()));
             match polled.await {
-                Ok(Ok(open)) => (stream, failures) = (Some(open), 0),
+                Ok(Ok(open)) => stream = Some(open),
                 Ok(Err(_)) | Err(_) => {
                     self.fleet.failures.fetch_add(1, Ordering::SeqCst);
-                    failures += 1;
-                    let most = BACKOFF_FIRST.saturating_mul(1 << (failures - 1).min(10)).min(BACKOFF_MAX);
-                    tokio::time::sleep(most.mul_f64(self.next_random())).await;
+                    self.failures += 1;
+                    tokio::time::sleep(self.random.backoff(self.failures)).await;
                 }
             }
         }
     }
 
-    /// From 0 to 1 (xorshift).
-    fn next_random(&mut self) -> f64 {
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
-        (self.random >> 11) as f64 / (1u64 << 53) as f64
+    /// What to ask for: the path, whether that is a segment, and whether the answer may be held.
+    fn request(&self) -> (String, bool, bool) {
+        let place = self.place.borrow();
+        let Some(Place { epoch, position, known_end, is_unproven, .. }) = &*place else {
+            return ("/v1/edge/feed".to_owned(), false, false);
+        };
+        let behind = known_end.saturating_sub(*position);
+        let at_segment = position.is_multiple_of(SEGMENT_POSITIONS) && self.missing != Some(*position);
+        if behind >= SEGMENT_POSITIONS && at_segment {
+            return (format!("/v1/edge/history/{epoch}/{position}"), true, false);
+        }
+        let may_be_held = self.failures == 0 && behind == 0 && !is_unproven;
+        let hold = if may_be_held { HOLD_SECONDS } else { 0 };
+        (format!("/v1/edge/feed?epoch={epoch}&after={position}&wait={hold}"), false, may_be_held)
     }
 
     async fn poll(&mut self, stream: Option<TcpStream>) -> Result<TcpStream> {
         let fleet = Arc::clone(&self.fleet);
         let mut stream = match stream {
             Some(stream) => stream,
-            None => TcpStream::connect(fleet.address).await?,
+            None => fleet.connect().await?,
         };
-        let query = match &self.place {
-            Some(Place { epoch, position }) => format!("?epoch={epoch}&after={position}&wait={HOLD_SECONDS}"),
-            None => String::new(),
-        };
+        let (path, is_segment, may_be_held) = self.request();
         let request = format!(
-            "GET /v1/edge/feed{query} HTTP/1.1\r\nhost: issuer.test\r\nauthorization: Bearer {}\r\n\r\n",
+            "GET {path} HTTP/1.1\r\nhost: issuer.test\r\nauthorization: Bearer {}\r\n\r\n",
             self.credential
         );
         fleet.asked();
-        fleet.waiting.fetch_add(1, Ordering::SeqCst);
+        let waits = may_be_held.then(|| Waits::new(&fleet.waiting));
         let answer = exchange(&mut stream, request.as_bytes()).await;
-        fleet.waiting.fetch_sub(1, Ordering::SeqCst);
-        let (length, body) = answer?;
+        drop(waits);
+        let Answer { status, length, body } = answer?;
         fleet.answers.fetch_add(1, Ordering::SeqCst);
         fleet.bytes.fetch_add(length as u64, Ordering::SeqCst);
-        let place = fleet.open(&body)?;
-        let before = self.place.as_ref().map_or(0, |place| place.position);
-        let target = fleet.target.load(Ordering::SeqCst);
-        if before < target && place.position >= target {
-            let at = fleet.begun.elapsed().as_micros() as u64;
-            fleet.arrived.lock().unwrap_or_else(PoisonError::into_inner).push(at);
+        if is_segment && status == 404 {
+            self.missing = self.place.borrow().as_ref().map(|place| place.position);
+            return Ok(stream);
         }
-        self.place = Some(place);
+        ensure!(status == 200, "{path} was answered with {status}");
+        if is_segment {
+            fleet.segments.fetch_add(1, Ordering::SeqCst);
+        }
+        let told = fleet.open(&body)?;
+        self.take(told);
         Ok(stream)
+    }
+
+    fn take(&mut self, told: Told) {
+        let now = clock::now();
+        let Told { epoch, position, head, is_snapshot } = told;
+        let known = self.place.borrow().clone();
+        let before = known.as_ref().map_or(0, |place| place.position);
+        let same = known.filter(|place| place.epoch == epoch);
+        let known_end = same.as_ref().map_or(head, |place| place.known_end.max(head));
+        let since = same.filter(|place| place.position == position).map_or(now, |place| place.since);
+        let target = self.fleet.target.load(Ordering::SeqCst);
+        if before < target && position >= target {
+            let at = now.duration_since(self.fleet.begun).as_micros() as u64;
+            self.fleet.arrived.lock().unwrap_or_else(PoisonError::into_inner).push(at);
+        }
+        // Not by a snapshot: when what should follow on it fails each time, each takes longer to be asked for.
+        if !is_snapshot {
+            self.failures = 0;
+        }
+        let is_unproven = is_snapshot;
+        self.place.send_replace(Some(Place {
+            epoch,
+            position,
+            since,
+            proven_at: now,
+            known_end,
+            is_unproven,
+        }));
     }
 }
 
-/// Sends a request; the length of the whole answer, which is 200, and its body.
-async fn exchange(stream: &mut TcpStream, request: &[u8]) -> Result<(usize, Vec<u8>)> {
+/// One poll that may be held, also when it is given up.
+struct Waits<'f>(&'f AtomicUsize);
+
+impl<'f> Waits<'f> {
+    fn new(waiting: &'f AtomicUsize) -> Self {
+        waiting.fetch_add(1, Ordering::SeqCst);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// What came back.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// Of all of it, in bytes.
+    length: usize,
+    body: Vec<u8>,
+}
+
+/// Sends a request, and reads the answer to its end.
+pub(crate) async fn exchange(stream: &mut TcpStream, request: &[u8]) -> Result<Answer> {
     stream.write_all(request).await?;
     let mut answer: Vec<u8> = Vec::new();
     // Nothing is kept while there is no answer: what waits should cost little on this side, too.
@@ -232,11 +359,11 @@ async fn exchange(stream: &mut TcpStream, request: &[u8]) -> Result<(usize, Vec<
         }
     };
     let text = std::str::from_utf8(answer.get(..head).unwrap_or_default())?.to_ascii_lowercase();
-    ensure!(text.starts_with("http/1.1 200"), "{text}");
+    let status = text.split(' ').nth(1).context("a status")?.parse()?;
     let length = text.split("content-length: ").nth(1).and_then(|rest| rest.split("\r\n").next());
     let length: usize = length.context("a length")?.parse()?;
     while answer.len() < head + length {
         ensure!(stream.read_buf(&mut answer).await? > 0, "the connection was closed");
     }
-    Ok((answer.len(), answer.split_off(head)))
+    Ok(Answer { status, length: answer.len(), body: answer.split_off(head) })
 }

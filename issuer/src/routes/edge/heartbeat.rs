@@ -72,11 +72,12 @@ pub(crate) async fn heartbeat(
     Extension(Edge(edge)): Extension<Edge>,
     Json(body): Json<HeartbeatBody>,
 ) -> Result<Response, Refusal> {
-    let (who, beat) = read(body, app.host.now().wall)?;
+    let now = app.host.now();
+    let (who, beat) = read(body, now.wall)?;
     if who.edge != edge.as_str() {
         return Err(Refusal::OtherEdge);
     }
-    app.heartbeats.heard(who, beat, app.feed.epoch());
+    app.heartbeats.heard(who, beat, app.feed.epoch(), now.monotonic);
     let body = HeartbeatAnswer { interval_seconds: INTERVAL_SECONDS, ttl_seconds: TTL_SECONDS };
     written(StatusCode::OK, &body)
 }
