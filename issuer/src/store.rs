@@ -62,6 +62,7 @@ pub use sessions::{EndReason, NewSession, SessionRecord, StartedSession, TokenLi
 pub use shard_move::SlotMove;
 pub use shards::slot_of;
 pub use signing_keys::KeyChange;
+pub use status_lists::STATUS_LISTS_MAX;
 pub use users::{NewUser, User, UserChange, UserRecord, decoy_id};
 
 use crate::breaker::BreakerState;
