@@ -265,3 +265,28 @@ async fn the_list_of_revocations_is_searched_and_read_page_by_page() {
     bench.app.keep_house().await.unwrap();
     assert!(bench.revocations("value=s_0").await.is_empty());
 }
+
+#[tokio::test]
+async fn a_secret_in_the_place_of_an_id_is_refused_and_shown_to_nobody() {
+    let bench = Bench::new().await;
+    bench.user("alice").await;
+    let login = bench.login("alice").await;
+    let api_key = bench.made_api_key().await["key"].as_str().unwrap().to_owned();
+    let text = |member: &str| login[member].as_str().unwrap().to_owned();
+    let jwt = "eyJhbGciOiJFZERTQSJ9.eyJqdGkiOiJ0In0.c2ln".to_owned();
+    for secret in [text("refresh_token"), text("access_token"), bench.operator.clone(), api_key, jwt] {
+        for dimension in ["token", "subject"] {
+            let order = json!({ "dimension": dimension, "value": secret });
+            let answer = bench.post(REVOCATIONS, Some(&bench.operator), &order).await;
+            assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{secret}");
+            assert!(answer.json()["detail"].as_str().unwrap().starts_with("value: "));
+            bench.is_declared(&Method::POST, REVOCATIONS, answer.status);
+        }
+        let refused = bench.command(&["revoke", "token", &secret]).await.unwrap_err();
+        assert!(refused.starts_with("value: ") && !refused.contains(&secret), "{refused}");
+        let audit = bench.get("/v1/admin/audit?limit=200", Some(&bench.operator)).await;
+        assert_eq!(audit.status, StatusCode::OK);
+        assert!(!String::from_utf8(audit.body).unwrap().contains(&secret));
+    }
+    assert!(bench.revocations("").await.is_empty());
+}

@@ -27,7 +27,7 @@ pub(crate) struct RevocationBody {
     /// `token`, `session`, `subject`, `client`, `tenant`, `key` or `issuer`.
     #[schema(pattern = "^(token|session|subject|client|tenant|key|issuer)$")]
     dimension: String,
-    /// Which one: at most 255 bytes.
+    /// Which one: at most 255 bytes. A token goes by its id (`jti`); what looks like a token, key or secret itself is refused.
     #[schema(min_length = 1, max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     value: String,
     /// For the record: at most 1000 bytes.
