@@ -55,7 +55,7 @@ pub use outbox::Wished;
 pub use quota::AppliedBatch;
 pub use refresh::{Exchange, GENERATIONS_MAX, KnownRefresh, Presented, Rotation};
 pub use revocation_order::RevocationOrder;
-pub use revocations::{RevocationQuery, RevocationRecord, RevokedValue};
+pub use revocations::{RevocationPage, RevocationQuery, RevocationRecord, RevokedValue};
 pub use rights::{Revision, Role, Tenant};
 pub use session_writes::SESSIONS_MAX;
 pub use sessions::{EndReason, NewSession, SessionRecord, StartedSession, TokenLife};
