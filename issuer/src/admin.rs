@@ -8,6 +8,7 @@ mod import;
 mod key;
 mod revocation;
 mod rights;
+mod secret;
 mod shard;
 mod user;
 
@@ -168,6 +169,9 @@ pub enum OrderError {
     /// A key of ours is withdrawn, and not only revoked.
     #[error("value: is a signing key of this issuer; withdraw it instead")]
     OwnKey,
+    /// What is to be revoked is named by a secret, which everybody would see who may read the list.
+    #[error("value: looks like a secret; revoke it by its id, or at /oauth2/revoke")]
+    Secret,
     /// A scope is not among those of the owner.
     #[error("scopes: one of them is none of the owner's")]
     NotHeld,
@@ -213,6 +217,7 @@ impl OrderError {
             | Self::Dimension
             | Self::IssuedBefore
             | Self::OwnKey
+            | Self::Secret
             | Self::NotHeld
             | Self::ApiKeyEnd
             | Self::ApiKeys

@@ -19,7 +19,8 @@ use crate::credential::{BASE62, ID_CHARS, SECRET_CHARS, SecretDigest, base62};
 pub const API_KEYS_MAX: u32 = 50;
 /// The longest that a key with an end may last, in seconds: ten years.
 pub const LIFE_SECONDS_MAX: u64 = 3_652 * 86_400;
-const PREFIX: &str = "tg_";
+/// How a key begins.
+pub(crate) const PREFIX: &str = "tg_";
 /// Six digits of base62 hold every CRC-32.
 const CHECKSUM_CHARS: usize = 6;
 static CHECKSUM: Crc<u32> = Crc::<u32>::new(&CRC_32_ISO_HDLC);

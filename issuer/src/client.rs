@@ -13,6 +13,7 @@ use crate::clock::{EntropyError, Host};
 use crate::oauth::scope::{SCOPES_MAX, is_scope_token};
 use crate::quota::PlanBook;
 
+pub(crate) use authentication::SECRET_PREFIX;
 pub use authentication::{
     CLIENT_KEYS_MAX, ClientAuthentication, ClientKeys, ClientSecret, JWKS_BYTES_MAX, NewClientSecret,
     SECRETS_MAX,

@@ -37,7 +37,8 @@ impl CredentialKind {
         }
     }
 
-    fn prefix(self) -> &'static str {
+    /// How its text begins.
+    pub(crate) fn prefix(self) -> &'static str {
         match self {
             Self::Operator => "tgo_",
             Self::Edge => "tge_",

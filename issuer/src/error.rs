@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::feed::FeedError;
 use crate::password::{PasswordError, PasswordLength};
 use crate::quota::BatchFault;
+use crate::status_lists::StatusListError;
 use crate::store::StoreError;
 
 /// How long a client is asked to wait when the password queue is full, in seconds.
@@ -67,7 +68,7 @@ pub enum Refusal {
     },
     /// Too many logins at once.
     Busy,
-    /// The store does not answer, or the service is closing.
+    /// The store does not answer, the service is closing, or too many wait for a status list.
     Unavailable,
     /// A defect of ours.
     Internal,
@@ -213,6 +214,18 @@ impl From<FeedError> for Refusal {
         match error {
             FeedError::Store(error) => error.into(),
             FeedError::Encode => defect(&error),
+        }
+    }
+}
+
+impl From<StatusListError> for Refusal {
+    fn from(error: StatusListError) -> Self {
+        match error {
+            StatusListError::Store(error) => error.into(),
+            StatusListError::Busy => Self::Unavailable,
+            StatusListError::Issue(_) | StatusListError::Compress(_) | StatusListError::Task => {
+                defect(&error)
+            }
         }
     }
 }

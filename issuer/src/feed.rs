@@ -243,6 +243,16 @@ impl Feed {
         Ok(Some(answer))
     }
 
+    /// Up to where nothing after `since` is of a token of this status list, if that is as far as is known of; `None` when something
+    /// is, or that cannot be told.
+    pub async fn untouched_until(&self, list: u32, since: Position) -> Option<Position> {
+        let known = self.position();
+        self.refresh().await.ok()?;
+        let history = self.history();
+        let head = history.head();
+        (head >= known && history.leaves_list(list, since)).then_some(head)
+    }
+
     fn delta(
         &self,
         after: Position,

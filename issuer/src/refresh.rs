@@ -17,7 +17,8 @@ use zeroize::Zeroizing;
 
 use crate::clock::{EntropyError, Host, random};
 
-const PREFIX: &str = "tgr_";
+/// How a refresh token begins.
+pub(crate) const PREFIX: &str = "tgr_";
 const SECRET_CHARS: usize = 43;
 
 /// A refresh token. It is wiped when dropped and prints nothing of itself.

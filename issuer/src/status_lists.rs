@@ -7,6 +7,7 @@
 //! A cut-off of a session, user or client is in no list: of the tokens that it covers no index is kept. Edges have those by the feed.
 
 mod bits;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,19 +18,24 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tollgate_shared::id::KeyId;
 use tollgate_shared::revocation::{Position, list_uri};
-use tollgate_shared::time::UnixSeconds;
+use tollgate_shared::time::{Monotonic, UnixSeconds};
 use tollgate_shared::token::IssueError;
 
 pub use bits::StatusBits;
 
 use crate::app::App;
 use crate::published::{Published, entity_tag};
-use crate::store::StoreError;
+use crate::store::{STATUS_LISTS_MAX, StoreError};
+use turns::Turns;
 
 /// For how long a list may be kept by whoever has it, in seconds: `ttl`, and `max-age`.
 pub const TTL_SECONDS: u64 = 60;
 /// How long a list is good, in seconds: one that was made a `ttl` ago may be kept for as long again, by a clock that is behind.
 const LIFETIME_SECONDS: u64 = 5 * TTL_SECONDS;
+/// How long it is believed which lists there are not, in milliseconds.
+const COUNTED_MILLIS: u64 = 1_000;
+/// Not the number of a list: the turn of who wants to know which lists there are.
+const ALL: u32 = u32::MAX;
 /// The most lists that are kept in memory, each of a quarter of a mebibyte at most.
 const LISTS_MAX: usize = 64;
 /// `typ` of a list.
@@ -61,14 +67,16 @@ pub enum StatusListError {
     /// What compresses it ended early.
     #[error("status list could not be compressed")]
     Task,
+    /// Too many wait for one.
+    #[error("too many wait for status lists")]
+    Busy,
 }
 
 /// The lists that were made.
 #[derive(Debug, Default)]
 pub struct StatusLists {
     kept: Mutex<Kept>,
-    /// Held while one is made or looked for: a crowd costs one reading of the database at a time, whatever it asks for.
-    making: tokio::sync::Mutex<()>,
+    turns: Turns,
 }
 
 #[derive(Debug, Default)]
@@ -76,6 +84,8 @@ struct Kept {
     lists: BTreeMap<u32, KeptList>,
     /// Which lists there were, and when.
     all: Option<(UnixSeconds, Arc<Published>)>,
+    /// How many lists there are, and when that was read: their numbers are those below.
+    count: Option<(Monotonic, u32)>,
     uses: u64,
 }
 
@@ -99,14 +109,26 @@ impl KeptList {
     fn is_young(&self, now: UnixSeconds) -> bool {
         now < self.made_at.plus(TTL_SECONDS)
     }
+
+    fn is_as_of(&self, seen: &Seen) -> bool {
+        self.seen.position >= seen.position && self.seen.key == seen.key
+    }
 }
 
 impl Kept {
     fn list(&mut self, list: u32, seen: &Seen, now: UnixSeconds) -> Option<ListDocument> {
         self.uses += 1;
-        let found = self.lists.get_mut(&list).filter(|kept| kept.seen == *seen && kept.is_young(now))?;
+        let found = self.lists.get_mut(&list).filter(|kept| kept.is_as_of(seen) && kept.is_young(now))?;
         found.used = self.uses;
         Some(found.document.clone())
+    }
+
+    /// Whether there is a list of this number; `None` when that has to be read.
+    fn has(&self, list: u32, now: Monotonic) -> Option<bool> {
+        // Lists come and never go, so that there is one is never forgotten.
+        let (read_at, count) = self.count?;
+        let is_new = now.since(read_at) < COUNTED_MILLIS;
+        (list < count || is_new).then_some(list < count)
     }
 
     /// Keeps a list; the one used least lately makes room for one more than there may be.
@@ -139,11 +161,14 @@ struct StatusListMember<'l> {
 }
 
 impl App {
-    /// The list of this number, as of now; `None` when no token of it was ever issued.
+    /// The list of this number, as of now; `None` when no token of it was ever issued, or only within the last second.
     ///
     /// # Errors
     /// See [`StatusListError`].
     pub async fn status_list(&self, list: u32) -> Result<Option<ListDocument>, StatusListError> {
+        if !self.has_status_list(list).await? {
+            return Ok(None);
+        }
         let known = || {
             let (seen, now) = (self.list_seen(), self.feed.now().seconds());
             self.status_lists.kept().list(list, &seen, now)
@@ -151,19 +176,46 @@ impl App {
         if let Some(document) = known() {
             return Ok(Some(document));
         }
-        let _alone = self.status_lists.making.lock().await;
+        let _turn = self.status_lists.turns.of(list).await.ok_or(StatusListError::Busy)?;
         // Somebody may have made it meanwhile.
         if let Some(document) = known() {
             return Ok(Some(document));
         }
         // Before it is read: what is revoked from here on has it made anew.
         let (seen, now) = (self.list_seen(), self.feed.now().seconds());
-        let Some(revoked) = self.store.revoked_in_list(list).await? else { return Ok(None) };
         let kept = self.status_lists.kept().lists.get(&list).cloned();
+        if let Some(kept) = kept.clone().filter(|kept| kept.seen.key == seen.key && kept.is_young(now))
+            && let Some(position) = self.feed.untouched_until(list, kept.seen.position).await
+        {
+            let document = kept.document.clone();
+            self.status_lists.kept().keep(list, KeptList { seen: Seen { position, ..seen }, ..kept });
+            return Ok(Some(document));
+        }
+        let _maker = self.status_lists.turns.maker().await;
+        let Some(revoked) = self.store.revoked_in_list(list).await? else { return Ok(None) };
         let made = self.made_list(list, &revoked, (seen, now), kept).await?;
         let document = made.document.clone();
         self.status_lists.kept().keep(list, made);
         Ok(Some(document))
+    }
+
+    /// Whether there is a list of this number. Of one that there is not the database is asked once a second at most, whoever asks.
+    async fn has_status_list(&self, list: u32) -> Result<bool, StatusListError> {
+        if list >= STATUS_LISTS_MAX {
+            return Ok(false);
+        }
+        let known = || self.status_lists.kept().has(list, self.host.now().monotonic);
+        if let Some(known) = known() {
+            return Ok(known);
+        }
+        let _turn = self.status_lists.turns.of(ALL).await.ok_or(StatusListError::Busy)?;
+        if let Some(known) = known() {
+            return Ok(known);
+        }
+        let read_at = self.host.now().monotonic;
+        let count = self.store.status_list_count().await?;
+        self.status_lists.kept().count = Some((read_at, count));
+        Ok(list < count)
     }
 
     /// What decides whether a list has to be made anew.
@@ -207,8 +259,8 @@ impl App {
     /// Where all lists are of which tokens may be in force, as of less than a `ttl` ago.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub async fn all_status_lists(&self) -> Result<Arc<Published>, StoreError> {
+    /// See [`StatusListError`].
+    pub async fn all_status_lists(&self) -> Result<Arc<Published>, StatusListError> {
         let known = || {
             let now = self.feed.now().seconds();
             let (made_at, document) = self.status_lists.kept().all.clone()?;
@@ -217,7 +269,7 @@ impl App {
         if let Some(document) = known() {
             return Ok(document);
         }
-        let _alone = self.status_lists.making.lock().await;
+        let _turn = self.status_lists.turns.of(ALL).await.ok_or(StatusListError::Busy)?;
         if let Some(document) = known() {
             return Ok(document);
         }
@@ -241,6 +293,21 @@ impl StatusLists {
 
 #[cfg(test)]
 pub(crate) use bits::tests::read as read_statuses;
+#[cfg(test)]
+pub(crate) use turns::{Turn, WAITERS_MAX};
+
+#[cfg(test)]
+impl StatusLists {
+    /// Has everybody wait who wants this list made.
+    pub(crate) async fn turn(&self, list: u32) -> Option<Turn<'_>> {
+        self.turns.of(list).await
+    }
+
+    /// How many more may wait.
+    pub(crate) fn free_places(&self) -> usize {
+        self.turns.free_places()
+    }
+}
 
 #[cfg(test)]
 mod tests {

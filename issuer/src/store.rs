@@ -55,13 +55,14 @@ pub use outbox::Wished;
 pub use quota::AppliedBatch;
 pub use refresh::{Exchange, GENERATIONS_MAX, KnownRefresh, Presented, Rotation};
 pub use revocation_order::RevocationOrder;
-pub use revocations::{RevocationQuery, RevocationRecord, RevokedValue};
+pub use revocations::{RevocationPage, RevocationQuery, RevocationRecord, RevokedValue};
 pub use rights::{Revision, Role, Tenant};
 pub use session_writes::SESSIONS_MAX;
 pub use sessions::{EndReason, NewSession, SessionRecord, StartedSession, TokenLife};
 pub use shard_move::SlotMove;
 pub use shards::slot_of;
 pub use signing_keys::KeyChange;
+pub use status_lists::STATUS_LISTS_MAX;
 pub use users::{NewUser, User, UserChange, UserRecord, decoy_id};
 
 use crate::breaker::BreakerState;

@@ -15,6 +15,7 @@ mod login;
 mod oauth;
 mod quota;
 mod revocations;
+mod roles;
 mod sessions;
 mod settings;
 mod status_lists;

@@ -3,6 +3,7 @@
 use tollgate_shared::revocation::{Dimension, Epoch, Position};
 use tollgate_shared::time::UnixSeconds;
 
+use super::secret::has_secret;
 use super::{Actor, Entry, OrderError, named, text};
 use crate::app::App;
 use crate::audit::Action;
@@ -41,9 +42,10 @@ impl App {
     /// See [`OrderError`].
     pub async fn revoke(&self, words: RevocationWords<'_>, actor: &Actor) -> Result<Position, OrderError> {
         let RevocationWords { dimension, value, issuer, reason, issued_before } = words;
-        // A token may be named by its text instead of its id, and a token is a secret.
+        // A secret in the place of an id is refused, and that is written down without it.
         let target = match Dimension::of(dimension) {
             Some(Dimension::Token) | None => "token".to_owned(),
+            Some(dimension) if has_secret(value) => dimension.name().to_owned(),
             Some(dimension) => format!("{} {value}", dimension.name()),
         };
         let reason_text = reason.unwrap_or_default();
@@ -81,6 +83,9 @@ impl App {
         reason: Option<&str>,
     ) -> Result<RevocationOrder, OrderError> {
         let dimension = Dimension::of(dimension).ok_or(OrderError::Dimension)?;
+        if has_secret(value) {
+            return Err(OrderError::Secret);
+        }
         named("value", value)?;
         if let Some(issuer) = issuer {
             named("issuer", issuer)?;

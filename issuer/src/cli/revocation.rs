@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use clap::builder::PossibleValuesParser;
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, value_parser};
 use tollgate_shared::revocation::{Dimension, Position};
 use tollgate_shared::time::UnixSeconds;
 
@@ -11,6 +11,7 @@ use super::{CliError, print};
 use crate::admin::{Actor, RevocationWords};
 use crate::app::App;
 use crate::routes::admin::revocation::answer;
+use crate::routes::admin::{LIMIT_DEFAULT, LIMIT_MAX};
 use crate::store::RevocationQuery;
 
 #[derive(Debug, Args)]
@@ -56,8 +57,8 @@ pub(super) struct ListArgs {
     /// Only after this position
     #[arg(long, value_name = "POSITION")]
     after: Option<u64>,
-    /// At most this many
-    #[arg(long, default_value_t = 50)]
+    /// At most this many, of 200
+    #[arg(long, default_value_t = LIMIT_DEFAULT, value_parser = value_parser!(u32).range(1..=i64::from(LIMIT_MAX)))]
     limit: u32,
 }
 

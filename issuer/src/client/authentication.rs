@@ -18,7 +18,8 @@ pub const CLIENT_KEYS_MAX: usize = 8;
 /// The longest JWK Set of a client, in bytes.
 pub const JWKS_BYTES_MAX: usize = 16 * 1024;
 
-const SECRET_PREFIX: &str = "tgc_";
+/// How a secret begins.
+pub(crate) const SECRET_PREFIX: &str = "tgc_";
 
 /// How a client proves who it is.
 #[derive(Debug, Clone)]

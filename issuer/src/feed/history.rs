@@ -204,6 +204,17 @@ impl History {
         after >= self.before_entries() && after >= self.reused
     }
 
+    /// Whether nothing after `since` is of a token of this status list; `false` also when that cannot be told any more.
+    #[must_use]
+    pub fn leaves_list(&self, list: u32, since: Position) -> bool {
+        self.is_told_from(since)
+            && self.entries(since, self.head).all(|entry| match &entry.change {
+                FeedEntryChange::Index { index, .. } => index.list_and_bit().0 != list,
+                FeedEntryChange::Reuse => false,
+                FeedEntryChange::Cutoff(_) | FeedEntryChange::Keys(_) | FeedEntryChange::Plans(_) => true,
+            })
+    }
+
     /// The position before the first entry that is kept.
     fn before_entries(&self) -> Position {
         Position(self.head.0.saturating_sub(self.entries.len() as u64))

@@ -260,6 +260,7 @@ impl From<OrderError> for Refusal {
             | OrderError::Dimension
             | OrderError::IssuedBefore
             | OrderError::OwnKey
+            | OrderError::Secret
             | OrderError::NotHeld
             | OrderError::ApiKeyEnd
             | OrderError::ApiKeys

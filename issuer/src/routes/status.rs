@@ -8,9 +8,9 @@ use axum::response::Response;
 
 use super::admin::{Id, Parameters};
 use crate::app::App;
-use crate::error::{Refusal, defect};
+use crate::error::Refusal;
 use crate::published::{self, is_acceptable};
-use crate::status_lists::{StatusListError, TTL_SECONDS};
+use crate::status_lists::TTL_SECONDS;
 
 /// The media type of a list.
 pub(crate) const STATUS_LIST: &str = "application/statuslist+jwt";
@@ -37,10 +37,7 @@ pub(crate) async fn list(
     // Only one spelling: no sign, no leading zeros.
     let number: Option<u32> = list.parse().ok().filter(|number: &u32| number.to_string() == list);
     let number = number.ok_or(Refusal::NotFound)?;
-    let document = app.status_list(number).await.map_err(|error| match error {
-        StatusListError::Store(error) => error.into(),
-        StatusListError::Issue(_) | StatusListError::Compress(_) | StatusListError::Task => defect(&error),
-    })?;
+    let document = app.status_list(number).await?;
     let document = document.ok_or(Refusal::NotFound)?;
     let cache = format!("public, max-age={TTL_SECONDS}");
     Ok(published::answer(&headers, &cache, STATUS_LIST, &document.etag, || document.token.clone().into()))

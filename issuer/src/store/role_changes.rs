@@ -1,14 +1,14 @@
 //! Changes what roles permit, and has the tokens of all who have them cut off when that is less than before.
 //!
 //! Who has a role is in the databases of the users, and the role itself in the home database. So those who have it are looked for first; the
-//! change and the wishes to cut them off are then one transaction.
+//! change and the wishes to cut them off are then one transaction. After it they are looked for again: who got the role in between may
+//! have tokens with what it permitted.
 
-use sqlx::any::AnyArguments;
-use sqlx::{Any, Row as _};
+use sqlx::Row as _;
 use tollgate_shared::revocation::Dimension;
 
 use super::cutoffs::Reach;
-use super::database::{Lock, Tx};
+use super::database::{Database, Lock, Tx};
 use super::outbox::{Wish, WishId, Wished, wish};
 use super::rights::expect;
 use super::{FactKind, Revision, Role, Store, StoreError, list_from_json, list_to_json, lost, signed};
@@ -19,17 +19,18 @@ use crate::clock::Host;
 const HOLDERS_MAX: usize = 256;
 /// How often is looked again for those who have a role that somebody else changes.
 const TRIES_MAX: u32 = 8;
-/// Those whose roles may have a name among them, in a pattern that passes over what is great and small.
-const USERS: &str = "SELECT id, roles FROM users WHERE roles LIKE $1 ESCAPE '\\' LIMIT $2";
-const CLIENTS: &str = "SELECT id, roles FROM clients WHERE roles LIKE $1 ESCAPE '\\' LIMIT $2";
+/// Those whose roles, a JSON array, have a name among them, in its quotation marks. Unlike a pattern, this tells great letters from
+/// small ones in every database.
+const USERS: &str = "SELECT id FROM users WHERE REPLACE(roles, $1, '') <> roles LIMIT $2";
+const CLIENTS: &str = "SELECT id FROM clients WHERE REPLACE(roles, $1, '') <> roles LIMIT $2";
 /// Why tokens are cut off.
 const REASON: &str = "role permits less";
 
 /// Who has a role.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Holders {
-    /// These users; the clients are in the home database.
-    Users(Vec<String>),
+    /// These users and clients.
+    These(Vec<String>),
     /// Too many to name, or users of a database that is away.
     Anybody,
     /// Nobody looked: it permits no less.
@@ -94,35 +95,72 @@ impl Store {
         change: &RoleChange<'_>,
         host: &dyn Host,
     ) -> Result<(Option<Revision>, Wished), StoreError> {
-        let _changing = self.changing(FactKind::Role, change.name);
+        let changing = self.changing(FactKind::Role, change.name);
         for _ in 0..TRIES_MAX {
             let (before, _) = self.role(change.name).await?.ok_or(StoreError::Missing)?;
             let holders = match change.takes_away(&before.permissions) {
                 true => self.holders(change.name).await?,
                 false => Holders::NotAsked,
             };
-            let holders = &holders;
+            host.reached("role.holders_read");
+            let found = &holders;
             let altered = self.home.run(move || async move {
                 let mut write = self.home.write(&[Lock::Name(change.name)]).await?;
-                let Some((revision, wishes)) = alter_in(&mut write, change, holders, host).await? else {
-                    return Ok(None);
-                };
-                write.commit().await?;
-                Ok(Some((revision, Wished::at(&self.home, wishes))))
+                let altered = alter_in(&mut write, change, found, host).await?;
+                if altered.is_some() {
+                    write.commit().await?;
+                }
+                Ok(altered)
             });
-            if let Some(altered) = altered.await? {
-                return Ok(altered);
+            if let Some((revision, mut wishes)) = altered.await? {
+                // From here on nobody is given here what was taken.
+                drop(changing);
+                wishes.extend(self.cut_off_late(change, &holders, host).await?);
+                return Ok((revision, Wished::at(&self.home, wishes)));
             }
         }
         Err(StoreError::Contended)
     }
 
-    /// The users who have this role, in all databases.
+    /// Wishes the tokens of those cut off who got the role while it was changed: they may have what it permitted.
+    async fn cut_off_late(
+        &self,
+        change: &RoleChange<'_>,
+        before: &Holders,
+        host: &dyn Host,
+    ) -> Result<Vec<WishId>, StoreError> {
+        let Holders::These(before) = before else { return Ok(Vec::new()) };
+        let late = match self.holders(change.name).await? {
+            Holders::These(mut now) => {
+                now.retain(|holder| !before.contains(holder));
+                if now.is_empty() {
+                    return Ok(Vec::new());
+                }
+                Holders::These(now)
+            }
+            unknown @ (Holders::Anybody | Holders::NotAsked) => unknown,
+        };
+        let late = &late;
+        self.home
+            .run(move || async move {
+                let mut write = self.home.write(&[Lock::Name(change.name)]).await?;
+                let wishes = cut_off(&mut write, change, late, host).await?;
+                write.commit().await?;
+                Ok(wishes)
+            })
+            .await
+    }
+
+    /// The users who have this role, in all databases, and the clients.
     async fn holders(&self, role: &str) -> Result<Holders, StoreError> {
-        let mut users = Vec::new();
+        // The subject of a client's own token is the client.
+        let mut holders = with_role(&self.home, CLIENTS, role).await?;
         for database in self.shards.all() {
-            match database.run(move || with_role(sqlx::query(USERS), role, database.readers())).await {
-                Ok(found) => users.extend(found),
+            if holders.len() > HOLDERS_MAX {
+                return Ok(Holders::Anybody);
+            }
+            match with_role(database, USERS, role).await {
+                Ok(found) => holders.extend(found),
                 Err(
                     StoreError::Unreachable
                     | StoreError::Timeout
@@ -133,14 +171,12 @@ impl Store {
                 }
                 Err(error) => return Err(error),
             }
-            if users.len() > HOLDERS_MAX {
-                return Ok(Holders::Anybody);
-            }
         }
         // Those of a slot on its way are in two databases.
-        users.sort_unstable();
-        users.dedup();
-        Ok(Holders::Users(users))
+        holders.sort_unstable();
+        holders.dedup();
+        let too_many = holders.len() > HOLDERS_MAX;
+        Ok(if too_many { Holders::Anybody } else { Holders::These(holders) })
     }
 }
 
@@ -197,16 +233,11 @@ async fn cut_off(
     holders: &Holders,
     host: &dyn Host,
 ) -> Result<Vec<WishId>, StoreError> {
-    let mut subjects = match holders {
-        Holders::Users(users) => users.clone(),
-        Holders::Anybody | Holders::NotAsked => Vec::new(),
-    };
-    // The subject of a client's own token is the client.
-    subjects.extend(with_role(sqlx::query(CLIENTS), change.name, &mut **write).await?);
-    let whom: Vec<(Dimension, &str)> = if *holders == Holders::Anybody || subjects.len() > HOLDERS_MAX {
-        vec![(Dimension::Issuer, change.issuer)]
-    } else {
-        subjects.iter().map(|subject| (Dimension::Subject, subject.as_str())).collect()
+    let whom: Vec<(Dimension, &str)> = match holders {
+        Holders::These(subjects) => {
+            subjects.iter().map(|subject| (Dimension::Subject, subject.as_str())).collect()
+        }
+        Holders::Anybody | Holders::NotAsked => vec![(Dimension::Issuer, change.issuer)],
     };
     let mut wishes = Vec::with_capacity(whom.len());
     for (dimension, value) in whom {
@@ -218,22 +249,15 @@ async fn cut_off(
     Ok(wishes)
 }
 
-/// The ids of those among the rows of this query who have the role indeed.
-async fn with_role<'e>(
-    query: sqlx::query::Query<'static, Any, AnyArguments>,
-    role: &str,
-    executor: impl sqlx::Executor<'e, Database = Any>,
-) -> Result<Vec<String>, StoreError> {
-    // Roles are a JSON array. In a name neither a quotation mark nor a backslash can be.
-    let pattern = format!("%\"{}\"%", role.replace('%', "\\%").replace('_', "\\_"));
+/// The ids of those in a database who have the role, one more than are cut off one by one at most.
+async fn with_role(database: &Database, query: &'static str, role: &str) -> Result<Vec<String>, StoreError> {
+    // In a name neither a quotation mark nor a backslash can be.
+    let quoted = &format!("\"{role}\"");
     let limit = i64::try_from(HOLDERS_MAX + 1).unwrap_or(i64::MAX);
-    let rows = query.bind(pattern).bind(limit).fetch_all(executor).await?;
-    let mut found = Vec::with_capacity(rows.len());
-    for row in rows {
-        let roles: String = row.try_get("roles")?;
-        if list_from_json(&roles, "users.roles")?.iter().any(|name| name == role) {
-            found.push(row.try_get("id")?);
-        }
-    }
-    Ok(found)
+    database
+        .run(move || async move {
+            let found = sqlx::query_scalar(query).bind(quoted).bind(limit);
+            Ok(found.fetch_all(database.readers()).await?)
+        })
+        .await
 }

@@ -7,6 +7,8 @@ use super::{Store, StoreError, signed};
 
 /// The blocks of one list.
 const BLOCKS: u32 = LIST_INDICES / BLOCK_INDICES;
+/// The most lists there can be: the number of a block is 16 bits.
+pub const STATUS_LISTS_MAX: u32 = (1 << 16) / BLOCKS;
 
 impl Store {
     /// The places of revoked tokens in this list, ascending; `None` when none of its blocks was ever handed out.
@@ -41,6 +43,22 @@ impl Store {
                     u32::try_from(index - first).map_err(|_| StoreError::Corrupt("feed_log.status_index"))
                 };
                 indices.into_iter().map(place).collect::<Result<_, _>>().map(Some)
+            })
+            .await
+    }
+
+    /// How many lists there are: blocks are handed out in the order of their numbers, so those of the lists are the ones below.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn status_list_count(&self) -> Result<u32, StoreError> {
+        self.home
+            .run(move || async move {
+                let last: Option<i64> = sqlx::query_scalar("SELECT MAX(block) FROM status_blocks")
+                    .fetch_one(self.home.readers())
+                    .await?;
+                let count = last.map(|block| u32::try_from(block / i64::from(BLOCKS) + 1)).transpose();
+                count.map(Option::unwrap_or_default).map_err(|_| StoreError::Corrupt("status_blocks.block"))
             })
             .await
     }

@@ -265,3 +265,63 @@ async fn the_list_of_revocations_is_searched_and_read_page_by_page() {
     bench.app.keep_house().await.unwrap();
     assert!(bench.revocations("value=s_0").await.is_empty());
 }
+
+#[tokio::test]
+async fn a_secret_in_the_place_of_an_id_is_refused_and_shown_to_nobody() {
+    let bench = Bench::new().await;
+    bench.user("alice").await;
+    let login = bench.login("alice").await;
+    let api_key = bench.made_api_key().await["key"].as_str().unwrap().to_owned();
+    let text = |member: &str| login[member].as_str().unwrap().to_owned();
+    let jwt = "eyJhbGciOiJFZERTQSJ9.eyJqdGkiOiJ0In0.c2ln".to_owned();
+    for secret in [text("refresh_token"), text("access_token"), bench.operator.clone(), api_key, jwt] {
+        for dimension in ["token", "subject"] {
+            let order = json!({ "dimension": dimension, "value": secret });
+            let answer = bench.post(REVOCATIONS, Some(&bench.operator), &order).await;
+            assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{secret}");
+            assert!(answer.json()["detail"].as_str().unwrap().starts_with("value: "));
+            bench.is_declared(&Method::POST, REVOCATIONS, answer.status);
+        }
+        let refused = bench.command(&["revoke", "token", &secret]).await.unwrap_err();
+        assert!(refused.starts_with("value: ") && !refused.contains(&secret), "{refused}");
+        let audit = bench.get("/v1/admin/audit?limit=200", Some(&bench.operator)).await;
+        assert_eq!(audit.status, StatusCode::OK);
+        assert!(!String::from_utf8(audit.body).unwrap().contains(&secret));
+    }
+    assert!(bench.revocations("").await.is_empty());
+}
+
+#[tokio::test]
+async fn a_search_looks_through_a_piece_of_the_log_at_a_time_and_finds_what_comes_late() {
+    let bench = Bench::new().await;
+    bench
+        .spoil(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000) \
+             INSERT INTO feed_log (position, kind, dimension, value, until, actor, created_at) \
+             SELECT 1000 + i, 'cutoff', 'session', 's_' || i, 99999999999, 'many', 1 FROM n",
+        )
+        .await;
+    let order = json!({ "dimension": "tenant", "value": "late" });
+    let answer = bench.post(REVOCATIONS, Some(&bench.operator), &order).await;
+    assert_eq!(answer.json()["position"], 21_001);
+    for query in ["actor=operator%20first", "dimension=tenant", "since=2"] {
+        let (mut pages, mut found, mut after) = (0, Vec::new(), String::new());
+        loop {
+            let page =
+                bench.get(&format!("{REVOCATIONS}?{query}{after}"), Some(&bench.operator)).await.json();
+            pages += 1;
+            found.extend(page["revocations"].as_array().unwrap().clone());
+            let Some(next) = page["next"].as_str() else { break };
+            after = format!("&after={next}");
+        }
+        let values: Vec<&Value> = found.iter().map(|one| &one["value"]).collect();
+        assert_eq!((pages, values), (3, vec![&json!("late")]), "{query}");
+    }
+    let found = bench.command(&["revocation", "list", "--dimension", "tenant"]).await.unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&found).unwrap()["value"], "late");
+    let many = bench.command(&["revocation", "list", "--actor", "many", "--limit", "200"]).await.unwrap();
+    assert_eq!(many.lines().count(), 200);
+    for limit in ["0", "201"] {
+        assert!(bench.command(&["revocation", "list", "--limit", limit]).await.is_err(), "{limit}");
+    }
+}

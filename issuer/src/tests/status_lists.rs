@@ -2,10 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use tollgate_shared::revocation::StatusIndex;
+
 use super::*;
 use crate::config::KeySettings;
 use crate::signing_keys::{NewKey, RsaSize};
-use crate::status_lists::read_statuses;
+use crate::status_lists::{WAITERS_MAX, read_statuses};
+use crate::store::RevocationOrder;
 
 const LIST: &str = "/v1/status/{list}";
 
@@ -173,4 +176,73 @@ async fn what_there_is_not_of_lists_is_said() {
         assert_eq!(answer.status, status, "{path} {accept}");
         bench.is_declared(&Method::GET, LIST, answer.status);
     }
+}
+
+/// Has a second list come to be.
+async fn second_list(bench: &Bench) {
+    bench.spoil("INSERT INTO status_blocks (block, taken_at, expires_at) VALUES (16, 0, 99999999999)").await;
+}
+
+#[tokio::test]
+async fn a_list_is_not_made_anew_for_what_is_revoked_in_another() {
+    let bench = Bench::new().await;
+    bench.user("alice").await;
+    let token = bench.access_token("alice").await;
+    let (path, _) = bench.reference(&token);
+    second_list(&bench).await;
+    let tag = bench.get(&path, None).await.header(header::ETAG).to_owned();
+    let order = RevocationOrder::Index(StatusIndex::in_list(1, 5).unwrap());
+    bench.app.feed.revoke(&order, None, "test").await.unwrap();
+    // Whatever reads the database for a list fails.
+    bench.spoil("ALTER TABLE status_blocks RENAME TO elsewhere").await;
+    assert_eq!(bench.get(&path, None).await.header(header::ETAG), tag);
+    bench.spoil("ALTER TABLE elsewhere RENAME TO status_blocks").await;
+    bench.revoke_token(&token).await;
+    bench.spoil("ALTER TABLE status_blocks RENAME TO elsewhere").await;
+    assert_eq!(bench.get(&path, None).await.status, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
+async fn a_list_that_there_is_not_costs_one_look_a_second_whoever_asks() {
+    let bench = Bench::new().await;
+    bench.user("alice").await;
+    let (path, _) = bench.reference(&bench.access_token("alice").await);
+    assert_eq!(bench.get("/v1/status/1", None).await.status, StatusCode::NOT_FOUND);
+    second_list(&bench).await;
+    bench.spoil("ALTER TABLE status_blocks RENAME TO elsewhere").await;
+    let ask = async |list: &str| bench.get(&format!("/v1/status/{list}"), None).await.status;
+    for list in ["1", "2", "4095", "4096", "4294967295"] {
+        assert_eq!(ask(list).await, StatusCode::NOT_FOUND, "{list}");
+    }
+    bench.host.advance(1_000);
+    assert_eq!(ask("4095").await, StatusCode::SERVICE_UNAVAILABLE, "it has to be looked");
+    assert_eq!(ask("4096").await, StatusCode::NOT_FOUND, "there never is one");
+    bench.spoil("ALTER TABLE elsewhere RENAME TO status_blocks").await;
+    assert_eq!(ask("1").await, StatusCode::OK);
+    assert_eq!(bench.get(&path, None).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn who_wants_another_list_does_not_wait_and_of_a_crowd_beyond_the_limit_each_is_asked_to_come_back() {
+    let bench = Arc::new(Bench::new().await);
+    bench.user("alice").await;
+    let (path, _) = bench.reference(&bench.access_token("alice").await);
+    second_list(&bench).await;
+    let lists = &bench.app.status_lists;
+    let turn = lists.turn(0).await.unwrap();
+    assert_eq!(bench.get("/v1/status/1", None).await.status, StatusCode::OK);
+    let mut crowd = tokio::task::JoinSet::new();
+    for _ in 1..WAITERS_MAX {
+        let (bench, path) = (Arc::clone(&bench), path.clone());
+        crowd.spawn(async move { bench.get(&path, None).await.status });
+    }
+    while lists.free_places() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let refused = bench.get(&path, None).await;
+    assert_eq!((refused.status, refused.header(header::RETRY_AFTER)), (StatusCode::SERVICE_UNAVAILABLE, "5"));
+    assert_eq!(bench.get("/v1/status/1", None).await.status, StatusCode::OK, "that is in memory");
+    drop(turn);
+    assert!(crowd.join_all().await.into_iter().all(|status| status == StatusCode::OK));
+    assert_eq!(bench.get(&path, None).await.status, StatusCode::OK);
 }

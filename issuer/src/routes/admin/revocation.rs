@@ -17,7 +17,7 @@ use crate::admin::{OrderError, RevocationWords};
 use crate::app::App;
 use crate::body::Json;
 use crate::error::Refusal;
-use crate::store::{RevocationQuery, RevocationRecord, RevokedValue};
+use crate::store::{RevocationPage, RevocationQuery, RevocationRecord, RevokedValue};
 
 /// What is to be revoked: everything with a value in a dimension.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -27,7 +27,7 @@ pub(crate) struct RevocationBody {
     /// `token`, `session`, `subject`, `client`, `tenant`, `key` or `issuer`.
     #[schema(pattern = "^(token|session|subject|client|tenant|key|issuer)$")]
     dimension: String,
-    /// Which one: at most 255 bytes.
+    /// Which one: at most 255 bytes. A token goes by its id (`jti`); what looks like a token, key or secret itself is refused.
     #[schema(min_length = 1, max_length = 255, pattern = r"^[^\x00-\x1f\x7f-\x9f]+$")]
     value: String,
     /// For the record: at most 1000 bytes.
@@ -85,7 +85,8 @@ pub(crate) struct RevocationRecordAnswer {
 pub(crate) struct RevocationsAnswer {
     #[schema(max_items = 200)]
     revocations: Vec<RevocationRecordAnswer>,
-    /// What the next page comes `after`; `null` on the last.
+    /// What the next page comes `after`; `null` on the last. A page with less than was asked for, or with nothing, may have a next
+    /// one: so many entries of the log are looked through for one page and no more.
     #[schema(required)]
     next: Option<String>,
 }
@@ -142,10 +143,10 @@ pub(crate) async fn list(State(app): State<Arc<App>>, uri: Uri) -> Result<Respon
         until: date("until")?,
         after: parameters.number("after")?.map(Position),
     };
-    let mut found = app.store.revocations(&query, page.and_one()).await?;
-    let next = page.cut_by(&mut found, |record| record.position.0.to_string());
+    let RevocationPage { revocations, next } = app.store.revocation_page(&query, page.limit).await?;
+    let next = next.map(|position| position.0.to_string());
     let now = app.host.seconds();
-    let revocations = found.into_iter().map(|record| answer(record, now)).collect();
+    let revocations = revocations.into_iter().map(|record| answer(record, now)).collect();
     let body = RevocationsAnswer { revocations, next };
     listed(&uri, &body, body.next.as_deref())
 }

@@ -23,6 +23,7 @@ on_every_backend!(
 async fn a_list_has_what_was_revoked_in_it(backend: &Backend) {
     let store = backend.replica().await;
     assert_eq!(store.revoked_in_list(0).await.unwrap(), None);
+    assert_eq!(store.status_list_count().await.unwrap(), 0);
     let end = backend.now().plus(3_600);
     for number in 0..17 {
         assert_eq!(store.take_block(backend.now(), end).await.unwrap().number, number);
@@ -35,6 +36,7 @@ async fn a_list_has_what_was_revoked_in_it(backend: &Backend) {
     assert_eq!(store.revoked_in_list(1).await.unwrap(), Some(vec![9]));
     assert_eq!(store.revoked_in_list(2).await.unwrap(), None);
     assert_eq!(store.revoked_in_list(u32::MAX).await.unwrap(), None);
+    assert_eq!(store.status_list_count().await.unwrap(), 2);
     assert_eq!(store.status_lists(backend.now()).await.unwrap(), [0, 1]);
     assert!(store.status_lists(end.plus(RETENTION_SECONDS + 1)).await.unwrap().is_empty());
 }
