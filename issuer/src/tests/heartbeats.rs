@@ -216,6 +216,20 @@ async fn it_is_measured_how_long_a_revocation_took_to_be_enforced_everywhere() {
 }
 
 #[tokio::test]
+async fn a_date_that_is_set_back_makes_nothing_shorter() {
+    let bench = Bench::new().await;
+    let edge = bench.edge("eu-1").await;
+    let first = bench.revoke_something().await;
+    bench.beats(&edge, &bench.beat_at("0a", first, 0)).await;
+    let position = bench.revoke_something().await;
+    bench.host.advance(1_000);
+    bench.host.wall.fetch_sub(5_000, Ordering::SeqCst);
+    bench.beats(&edge, &bench.beat_at("0a", position, 200)).await;
+    assert_eq!(bench.metric("revocation_enforced_seconds_count").await, 1.0);
+    assert_eq!(bench.metric("revocation_enforced_seconds_sum").await, 0.8);
+}
+
+#[tokio::test]
 async fn what_is_revoked_once_more_after_a_restart_is_not_measured_anew() {
     let mut bench = Bench::new().await;
     let edge = bench.edge("eu-1").await;
