@@ -291,6 +291,26 @@ fn a_block_that_is_used_again_brings_nothing_back_and_is_told_to_nobody_before()
 }
 
 #[test]
+fn a_list_is_left_alone_only_by_what_is_known_to_have_no_token_of_it() {
+    let at =
+        |position, change| FeedEntry { position: Position(position), created_at: UnixSeconds(START), change };
+    let index = |list| {
+        let index = StatusIndex::in_list(list, 9).unwrap();
+        FeedEntryChange::Index { index, expires_at: LATER }
+    };
+    let keys = || FeedEntryChange::Keys(jwks(1));
+    let mut history = History::new(EPOCH, 4);
+    history.append(vec![at(1, keys()), at(2, index(1)), at(3, index(0)), at(4, keys())], UnixSeconds(START));
+    let left = |history: &History, list, since| history.leaves_list(list, Position(since));
+    assert!(left(&history, 0, 3) && left(&history, 1, 2) && left(&history, 7, 0));
+    assert!(!left(&history, 0, 2) && !left(&history, 1, 1));
+    history.append(vec![at(5, keys())], UnixSeconds(START));
+    assert!(left(&history, 7, 1) && !left(&history, 7, 0), "what came first is not told any more");
+    history.append(vec![at(6, FeedEntryChange::Reuse)], UnixSeconds(START));
+    assert!(!left(&history, 7, 5) && left(&history, 7, 6), "a block has another meaning");
+}
+
+#[test]
 fn a_log_that_was_set_back_is_another() {
     let mut model = filled(10, 65_536);
     assert!(model.history.is_continued_by(Some(&entry(10, 0))));
