@@ -200,6 +200,10 @@ impl Feed {
             self.wait_beyond(after, wait.min(self.settings.long_poll_max)).await;
         }
         self.refresh().await?;
+        if has.is_some() && of_ours().is_none() {
+            // Another replica may have begun another history: what this one tells of the earlier must not follow on that.
+            self.look().await?;
+        }
         // Another history may have begun meanwhile.
         let after = of_ours();
         self.warn_of_a_place_beyond(after);
@@ -210,7 +214,7 @@ impl Feed {
         let answer = match delta {
             Some(delta) => delta,
             // What an edge has it must have afterwards, too.
-            None => self.snapshot(least.max(after).unwrap_or_default(), key).await?,
+            None => self.snapshot(self.least(has, least.max(after)), key).await?,
         };
         self.metrics.feed_answered(answer.kind);
         Ok(answer)
@@ -268,6 +272,14 @@ impl Feed {
         let message = self.answers.one(Told::Delta(epoch, after, to), looked_at, made)?;
         let kind = if after == to { FeedKind::Empty } else { FeedKind::Delta };
         Ok(Some(FeedAnswer { message, to, kind }))
+    }
+
+    /// Where a snapshot has to lead at least. Who has another history is given one of this moment: histories are ordered by time
+    /// alone.
+    fn least(&self, has: Option<(Epoch, Position)>, wanted: Option<Position>) -> Position {
+        let history = self.history();
+        let is_of_another = has.is_some_and(|(epoch, _)| epoch != history.epoch());
+        if is_of_another { history.head() } else { wanted.unwrap_or_default() }
     }
 
     /// An edge that has more than there is has it of another log under the same name: this database is an earlier one, as a

@@ -167,8 +167,8 @@ impl Publisher {
         let head = scene.board.head().map(|(head, _)| head);
         let (request, path, held_seconds) = self.request(head.as_ref(), scene.origin);
         let timeout_millis = match request {
-            Request::Delta => CALL_MILLIS + held_seconds * 1000,
-            Request::Snapshot | Request::Segment => {
+            Request::Delta if held_seconds > 0 => CALL_MILLIS + held_seconds * 1000,
+            Request::Delta | Request::Snapshot | Request::Segment => {
                 let failures = self.failures.max(self.fetch_failures).min(LARGE_DOUBLINGS_MAX);
                 LARGE_MILLIS_MAX.min(CALL_MILLIS << failures)
             }
@@ -258,8 +258,8 @@ impl Publisher {
     pub(super) fn forget<S: SharedData>(&mut self, outcome: Outcome<'_>, scene: &mut Scene<'_, S>) {
         self.asked = None;
         match outcome {
-            Ok(_) => scene.breaker.succeeded(),
-            Err(_) => scene.breaker.failed(scene.now.monotonic, scene.random),
+            Ok(Reply { status: ..500, .. }) => scene.breaker.succeeded(),
+            Ok(_) | Err(_) => scene.breaker.failed(scene.now.monotonic, scene.random),
         }
     }
 
@@ -269,7 +269,7 @@ impl Publisher {
             self.failures = 0;
         }
         scene.breaker.succeeded();
-        if asked.request == Request::Snapshot {
+        if asked.request == Request::Snapshot && matches!(self.task, Task::Follow) {
             self.fetch_failures = 0;
         }
         let (now, poll_millis) = (scene.now.monotonic, scene.origin.poll_interval_ms);
@@ -433,6 +433,7 @@ impl Publisher {
             if head.position == record.position {
                 head.snapshot = Some(SnapshotRecord { deltas: head.deltas, ..record });
                 self.task = Task::Follow;
+                self.fetch_failures = 0;
                 // Whoever asked for one until now is answered with this.
                 scene.board.take_want(Want::Snapshot);
             } else if head.position > record.position {

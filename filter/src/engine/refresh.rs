@@ -152,14 +152,7 @@ impl<S: SharedData> Refresh<S> {
     /// [`AnswerFault`] of what was on the board and could not be used.
     pub(super) fn tick(&mut self, metrics: &mut Metrics, now: Now) -> Result<(), AnswerFault> {
         if self.election.step(&self.board, now.monotonic) {
-            metrics.count(Counter::LeaderTerm);
-            self.remotes.iter_mut().for_each(|remote| remote.begin(now.monotonic));
-            if let Some(home) = &mut self.home {
-                home.publisher.begin(now.monotonic);
-                home.report.begin(now.monotonic);
-                // What a poll of an earlier term would have decided is not waited for.
-                home.breaker = Breaker::default();
-            }
+            self.begin_term(metrics, now.monotonic);
         }
         self.remotes.iter_mut().for_each(|remote| remote.look(&self.board, now.monotonic));
         let Some(home) = &mut self.home else { return Ok(()) };
@@ -169,6 +162,18 @@ impl<S: SharedData> Refresh<S> {
         let stepped = home.subscriber.step(&self.board, &home.origin.trust_anchor, metrics, now);
         home.report.sign_in(&self.board, &home.subscriber, now.monotonic);
         stepped.map(|_| ())
+    }
+
+    /// This VM leads from now on, and nothing is left of an earlier term.
+    fn begin_term(&mut self, metrics: &mut Metrics, now: Monotonic) {
+        metrics.count(Counter::LeaderTerm);
+        self.remotes.iter_mut().for_each(|remote| remote.begin(now));
+        if let Some(home) = &mut self.home {
+            home.publisher.begin(now);
+            home.report.begin(now);
+            // What a poll of an earlier term would have decided is not waited for.
+            home.breaker = Breaker::default();
+        }
     }
 
     pub(super) fn due(&mut self, now: Now, random: u64, metrics: &mut Metrics) -> Option<Call> {
@@ -208,6 +213,10 @@ impl<S: SharedData> Refresh<S> {
         metrics: &mut Metrics,
     ) -> Result<(), AnswerFault> {
         let at = (now.monotonic, random);
+        // Ticks may be late: an answer is taken by who leads at this moment. What comes of an earlier term belongs to nobody.
+        if self.election.step(&self.board, now.monotonic) {
+            self.begin_term(metrics, now.monotonic);
+        }
         if let Some(remote) = self.remotes.iter_mut().find(|remote| remote.awaits(id)) {
             let answered = remote.answered(outcome, &self.board, metrics, at);
             if answered.is_err() {
@@ -228,10 +237,8 @@ impl<S: SharedData> Refresh<S> {
         if !publisher.awaits(id) {
             return Ok(());
         }
-        // Ticks may be late: an answer is published by who leads at this moment.
-        let began = election.step(board, now.monotonic);
         let mut scene = Scene { board, origin, ids, breaker, metrics, now, random };
-        if !election.leads() || began {
+        if !election.leads() {
             publisher.forget(outcome, &mut scene);
         } else if publisher.answered(outcome, &mut scene)? == Published::Overtaken {
             election.step_down();

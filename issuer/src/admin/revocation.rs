@@ -30,10 +30,9 @@ impl App {
     /// # Errors
     /// See [`OrderError`].
     pub async fn renew_feed(&self, actor: &Actor) -> Result<Epoch, OrderError> {
-        let known = self.feed.epoch();
-        let target = known.to_hex();
+        let target = self.feed.epoch().to_hex();
         let entry = Entry { actor, action: Action::FeedRenew, target: &target, detail: String::new() };
-        self.recorded(entry, async { Ok(self.store.renew_epoch(known, &*self.host).await?) }).await
+        self.recorded(entry, async { Ok(self.store.renew_epoch(&*self.host).await?) }).await
     }
 
     /// Revokes what an order says. When this returns, it is published.

@@ -5,7 +5,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use tollgate_shared::revocation::{Epoch, Position};
+use tollgate_shared::revocation::Position;
 use tollgate_shared::time::{Monotonic, UnixMillis, UnixSeconds};
 
 use super::Feed;
@@ -143,13 +143,13 @@ impl Feed {
             match self.take_in(page, &mut anew, (is_last, as_of, over_at)) {
                 Taken::All => return Ok(now.monotonic),
                 Taken::Page => {}
-                Taken::OfAnother(known) => {
+                Taken::OfAnother => {
                     tracing::error!(
                         position = from.0,
                         "the log was set back; another history of the feed begins"
                     );
                     // Positions of the earlier one are given again: who has some of them must not take them for these.
-                    let epoch = self.store.renew_epoch(known, &*self.host).await?;
+                    let epoch = self.store.renew_epoch(&*self.host).await?;
                     anew = Some(History::new(epoch, self.settings.delta_max));
                 }
             }
@@ -165,7 +165,7 @@ impl Feed {
         let mut history = self.history();
         let target = anew.as_mut().unwrap_or(&mut history);
         if !target.is_continued_by(page.first()) {
-            return Taken::OfAnother(target.epoch());
+            return Taken::OfAnother;
         }
         target.append(page, over_at);
         if !is_last {
@@ -173,11 +173,14 @@ impl Feed {
         }
         target.looked(as_of);
         if let Some(anew) = anew.take() {
+            let head = anew.head();
             *history = anew;
+            // Not under this lock: whoever makes an answer takes it second.
+            drop(history);
             self.answers.clear();
             self.snapshots.forget();
             // Polls go by what there is.
-            self.position.send_replace(history.head());
+            self.position.send_replace(head);
         }
         Taken::All
     }
@@ -189,6 +192,6 @@ enum Taken {
     All,
     /// There may be more.
     Page,
-    /// It is not of the log that what is known was of, which has this epoch.
-    OfAnother(Epoch),
+    /// It is not of the log that what is known was of.
+    OfAnother,
 }

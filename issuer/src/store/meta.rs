@@ -47,21 +47,17 @@ impl Store {
             .await
     }
 
-    /// Draws a new epoch in the place of this one, if nobody else has; tells which it is now. What edges have of the earlier one
-    /// is of no use to them then.
+    /// Draws a new epoch, whatever there is: also that of a database that was set back to before an earlier renewal. What edges have
+    /// of any other is of no use to them then.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn renew_epoch(&self, known: Epoch, host: &dyn Host) -> Result<Epoch, StoreError> {
+    pub async fn renew_epoch(&self, host: &dyn Host) -> Result<Epoch, StoreError> {
         self.home
             .run(move || async move {
                 let mut write = self.home.write(&[Lock::Meta]).await?;
-                let text = value(&mut write, EPOCH).await?.ok_or(StoreError::Corrupt(EPOCH))?;
-                let mut epoch = Epoch::from_hex(&text).ok_or(StoreError::Corrupt(EPOCH))?;
-                if epoch == known {
-                    epoch = Epoch(random::<16>(host)?);
-                    set(&mut write, EPOCH, &epoch.to_hex()).await?;
-                }
+                let epoch = Epoch(random::<16>(host)?);
+                set(&mut write, EPOCH, &epoch.to_hex()).await?;
                 write.commit().await?;
                 Ok(epoch)
             })

@@ -38,8 +38,11 @@ pub(crate) async fn run() -> Result<()> {
     let client = Client::fresh_connections();
     let url = format!("{}/x", envoy.url());
     eventually("the edge to admit", Duration::from_secs(30), async || {
-        let status = client.get(&url).bearer(&token).send().await?.status;
-        ensure!(status == 200, "{status}");
+        // So many new connections that each worker is among those they meet.
+        for _ in 0..16 {
+            let status = client.get(&url).bearer(&token).send().await?.status;
+            ensure!(status == 200, "{status}");
+        }
         Ok(())
     })
     .await?;
