@@ -31,6 +31,9 @@ const TICK_MILLIS: u32 = 20;
 /// The time to the next tick when there is more to take in than one step allows.
 const BUSY_TICK_MILLIS: u32 = 1;
 
+/// An answer is large from so many bytes on.
+const LARGE_BYTES: usize = 2 * 1024;
+
 #[derive(Debug)]
 pub(super) struct Refresh<S> {
     board: Board<S>,
@@ -237,14 +240,18 @@ impl<S: SharedData> Refresh<S> {
         if !publisher.awaits(id) {
             return Ok(());
         }
+        let is_large = outcome.is_ok_and(|reply| reply.body.size() > LARGE_BYTES);
         let mut scene = Scene { board, origin, ids, breaker, metrics, now, random };
         if !election.leads() {
             publisher.forget(outcome, &mut scene);
         } else if publisher.answered(outcome, &mut scene)? == Published::Overtaken {
             election.step_down();
         }
-        subscriber.step(board, &origin.trust_anchor, metrics, now)?;
-        report.sign_in(board, subscriber, now.monotonic);
+        // A large answer has taken its time already; what it brought is taken in with the next tick.
+        if !is_large {
+            subscriber.step(board, &origin.trust_anchor, metrics, now)?;
+            report.sign_in(board, subscriber, now.monotonic);
+        }
         Ok(())
     }
 

@@ -20,7 +20,7 @@ use super::shared_data::{SharedData, Version};
 
 /// The most deltas of one step, and the bytes after which it ends.
 const DELTAS_MAX: usize = 8;
-const DELTA_BYTES_MAX: usize = 16 * 1024;
+const DELTA_BYTES_MAX: usize = 4 * 1024;
 /// The most values of cut-offs that are given back in one step, of a state that was replaced.
 const DISCARDED_MAX: usize = 512;
 /// Who wants a snapshot and gets none of use asks again after this, in milliseconds, and after twice as long each time up to
