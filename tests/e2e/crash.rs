@@ -7,6 +7,7 @@
 mod bench;
 mod following;
 mod keys;
+mod roles;
 mod rotation;
 mod sessions;
 mod slots;
@@ -43,6 +44,7 @@ fn every_step_there_is_is_killed_at() {
         users::PASSWORD_STEPS,
         users::DELETION_STEPS,
         keys::STEPS,
+        roles::STEPS,
         slots::STEPS,
         start::STEPS,
     ];

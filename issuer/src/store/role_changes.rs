@@ -108,7 +108,9 @@ impl Store {
                 let mut write = self.home.write(&[Lock::Name(change.name)]).await?;
                 let altered = alter_in(&mut write, change, found, host).await?;
                 if altered.is_some() {
+                    host.reached("role.before_commit");
                     write.commit().await?;
+                    host.reached("role.committed");
                 }
                 Ok(altered)
             });

@@ -46,6 +46,8 @@ pub(super) struct Bench {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Body<'b> {
     Json(&'b Value),
+    /// JSON that takes the place of what is there, by `PUT`.
+    Change(&'b Value),
     Form(&'b [(&'b str, &'b str)]),
     Empty,
 }
@@ -152,9 +154,10 @@ impl Bench {
 
     async fn post(&self, path: &str, token: Option<&str>, body: Body<'_>) -> Result<Response, String> {
         let client = Client::fresh_connections();
-        let request = client.post(&format!("{}{path}", self.issuer.base_url()));
+        let method = if matches!(body, Body::Change(_)) { "PUT" } else { "POST" };
+        let request = client.request(method, &format!("{}{path}", self.issuer.base_url()));
         let request = match body {
-            Body::Json(value) => request.json(value),
+            Body::Json(value) | Body::Change(value) => request.json(value),
             Body::Form(fields) => request.form(fields),
             Body::Empty => request,
         };
@@ -194,6 +197,12 @@ impl Bench {
     pub(super) async fn kill_at_operator(&mut self, step: &str, path: &str, body: &Value) {
         let operator = self.issuer.operator_token().to_owned();
         self.kill_at_request(step, path, Some(&operator), Body::Json(body)).await;
+    }
+
+    /// Has the operator change something by an issuer that is killed at this step of it.
+    pub(super) async fn kill_at_change(&mut self, step: &str, path: &str, body: &Value) {
+        let operator = self.issuer.operator_token().to_owned();
+        self.kill_at_request(step, path, Some(&operator), Body::Change(body)).await;
     }
 
     /// Has a refresh token exchanged by an issuer that is killed at this step of it.
