@@ -4,7 +4,7 @@ mod process;
 mod remote_keys;
 
 use tollgate_shared::time::UnixMillis;
-use tollgate_shared::token::RustCrypto;
+use tollgate_shared::token::{AccessToken, IssuedStatus, RustCrypto};
 
 use super::*;
 
@@ -24,6 +24,25 @@ fn due(engine: &mut Engine<RustCrypto, LocalData>, millis: u64) -> Option<Call> 
     // The lease is made, then taken.
     (0..2).for_each(|_| engine.tick(at(millis)).unwrap());
     std::iter::from_fn(|| engine.due(at(millis))).find(|call| call.kind == CallKind::Feed)
+}
+
+/// A token of ten minutes, without a session.
+fn token<'t>(issuer: &'t str, token_id: &'t str, status_list: &'t str, now: Now) -> AccessToken<'t> {
+    AccessToken {
+        issuer,
+        subject: "u",
+        audience: "api",
+        client: "c",
+        token_id,
+        issued_at: now.wall.seconds(),
+        expires_at: now.wall.seconds().plus(600),
+        scope: "",
+        roles: &[],
+        tenant: None,
+        plan: "free",
+        session: None,
+        status: IssuedStatus::new(0, status_list),
+    }
 }
 
 fn at(millis: u64) -> Now {
@@ -98,7 +117,7 @@ fn nothing_that_prints_an_engine_prints_a_token() {
 
 #[test]
 fn the_cache_of_verified_tokens_is_bounded_and_a_full_one_still_admits() {
-    use tollgate_shared::token::{AccessToken, IssuedStatus, SigningKey};
+    use tollgate_shared::token::SigningKey;
 
     let key = SigningKey::from_seed(&[5; 32]);
     let jwks = serde_json::json!({ "keys": [key.public_jwk()] }).to_string();
@@ -114,21 +133,9 @@ fn the_cache_of_verified_tokens_is_bounded_and_a_full_one_still_admits() {
     );
     let now = at(0);
     let admits = |engine: &mut Engine<RustCrypto, LocalData>, number: usize| {
-        let token = AccessToken {
-            issuer: "https://i",
-            subject: "u",
-            audience: "api",
-            client: "c",
-            token_id: &number.to_string(),
-            issued_at: now.wall.seconds(),
-            expires_at: now.wall.seconds().plus(600),
-            scope: "",
-            roles: &[],
-            tenant: None,
-            plan: "free",
-            session: Some("s"),
-            status: IssuedStatus::new(0, "https://i/v1/status/0"),
-        };
+        let number = number.to_string();
+        let token =
+            AccessToken { session: Some("s"), ..token("https://i", &number, "https://i/v1/status/0", now) };
         let value = format!("Bearer {}", key.issue(token).unwrap());
         let request =
             RequestView { method: b"GET", path: b"/x", headers: &[(b"authorization", value.as_bytes())] };

@@ -1,6 +1,6 @@
 //! The keys of a foreign issuer: fetched early, kept while they may be, never replaced by what cannot be used.
 
-use tollgate_shared::token::{AccessToken, IssuedStatus, SigningKey};
+use tollgate_shared::token::SigningKey;
 
 use super::*;
 
@@ -61,21 +61,7 @@ impl Foreign {
     /// What a token by this key is answered, and why.
     fn ask(&mut self, by: u8) -> (u16, &'static str) {
         let now = at(self.millis);
-        let token = AccessToken {
-            issuer: "https://f",
-            subject: "u",
-            audience: "api",
-            client: "c",
-            token_id: "t",
-            issued_at: now.wall.seconds(),
-            expires_at: now.wall.seconds().plus(600),
-            scope: "",
-            roles: &[],
-            tenant: None,
-            plan: "free",
-            session: None,
-            status: IssuedStatus::new(0, "https://f/v1/status/0"),
-        };
+        let token = token("https://f", "t", "https://f/v1/status/0", now);
         let value = format!("Bearer {}", key(by).issue(token).unwrap());
         let headers: [(&[u8], &[u8]); 1] = [(b"authorization", value.as_bytes())];
         let request = RequestView { method: b"GET", path: b"/x", headers: &headers };
