@@ -18,7 +18,7 @@ use crate::tokens::{ISSUER, PARTNER};
 pub(crate) const START_MILLIS: u64 = 1_800_000_000_000;
 pub(crate) const STALE_SECONDS: u64 = 20;
 pub(crate) const HARD_SECONDS: u64 = 60;
-pub(crate) const HOLD_SECONDS: u64 = 5;
+const HOLD_SECONDS: u64 = 5;
 /// So many ticks of a VM that has much to take in fit into one step.
 const BUSY_TICKS_MAX: usize = 25;
 

@@ -7,12 +7,13 @@ use tollgate_issuer::store::FeedEntryChange;
 use tollgate_shared::revocation::{Cutoff, Dimension, RevocationSet, StatusIndex};
 use tollgate_shared::time::UnixSeconds;
 
-use crate::process::{HARD_SECONDS, HOLD_SECONDS, Process, STALE_SECONDS};
+use crate::process::{HARD_SECONDS, Process, STALE_SECONDS};
 use crate::world::World;
 
-/// After the trouble is over, every VM enforces everything and admits every good token within so many milliseconds: a call is held
-/// and given up, the next waits for the longest backoff, another VM is elected, and who got snapshots of no use asks again.
-pub(crate) const CALM_MILLIS: u64 = (HOLD_SECONDS + 5 + 1) * 1000 + 10_000 + 1_000 + 32_000 + 3_000;
+/// After the trouble is over, every VM enforces everything and admits every good token within so many milliseconds: a call for a
+/// snapshot that went into silence is given up, the next waits for the longest backoff, another VM is elected, and who got
+/// snapshots of no use asks again.
+pub(crate) const CALM_MILLIS: u64 = 60_000 + 10_000 + 1_000 + 32_000 + 3_000;
 /// So many milliseconds after that there is no call left of before.
 const SETTLED_MILLIS: u64 = 12_000;
 /// A set with more entries than this is compared with the log only now and then.

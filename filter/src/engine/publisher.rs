@@ -111,10 +111,12 @@ pub(super) enum Published {
     Overtaken,
 }
 
-/// A snapshot or a segment may be large and the link slow: after each failure it may be on its way for twice as long, up to so
-/// many milliseconds.
+/// A snapshot may be large and the link slow: after each failure it may be on its way for twice as long, up to so many
+/// milliseconds.
 const LARGE_MILLIS_MAX: u64 = 60_000;
 const LARGE_DOUBLINGS_MAX: u32 = 4;
+/// What follows on the board is never large, and a call into silence delays by as much the one that would be answered.
+const SMALL_DOUBLINGS_MAX: u32 = 1;
 /// The first and the longest pause after an answer that was to bring more and did not, in milliseconds.
 const IDLE_FIRST_MILLIS: u64 = 50;
 const IDLE_DOUBLINGS_MAX: u32 = 6;
@@ -168,7 +170,8 @@ impl Publisher {
         let (request, path, held_seconds) = self.request(head.as_ref(), scene.origin);
         let timeout_millis = match request {
             Request::Delta if held_seconds > 0 => CALL_MILLIS + held_seconds * 1000,
-            Request::Delta | Request::Snapshot | Request::Segment => {
+            Request::Delta | Request::Segment => CALL_MILLIS << self.failures.min(SMALL_DOUBLINGS_MAX),
+            Request::Snapshot => {
                 let failures = self.failures.max(self.fetch_failures).min(LARGE_DOUBLINGS_MAX);
                 LARGE_MILLIS_MAX.min(CALL_MILLIS << failures)
             }

@@ -44,6 +44,21 @@ fn an_answer_with_a_bit_flipped_is_no_answer() {
     nothing_is_known_any_more(Scene::revoke_under(6, Fault::Flipped, ALWAYS));
 }
 
+/// Calls that go into silence get more time each, and must not get so much that the end of the silence goes unnoticed.
+#[test]
+fn a_silence_that_ends_before_the_hard_limit_costs_no_request() {
+    let mut scene = Scene::new(11);
+    let ends_at = scene.world.now + 40_000;
+    (0..2).for_each(|process| scene.cut(process, Cut::Silent, ends_at));
+    scene.revoke(scene.doomed);
+    while scene.world.now < ends_at + HARD_SECONDS * 1000 {
+        scene.world.pass(100);
+        let good = scene.good;
+        assert!(scene.all_say(good, Verdict::Admitted), "{:?}", scene.verdicts(good));
+    }
+    scene.end();
+}
+
 #[test]
 fn answers_that_were_recorded_keep_no_state_fresh() {
     let mut scene = Scene::new(7);
