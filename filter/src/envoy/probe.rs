@@ -83,6 +83,7 @@ fn state(vm: &Vm) -> String {
             "revoked": engine.revocations().map(|revoked| revoked.indices.len()),
             "memory_bytes": core::arch::wasm32::memory_size(0) * 65_536,
             "slowest_step_nanoseconds": vm.take_slowest(),
+            "stepped_nanoseconds": vm.stepped(),
             "ready": engine.is_ready(now.monotonic),
             "requests": requests,
             "counters": counters,

@@ -54,6 +54,9 @@ pub(super) struct Vm {
     /// The longest that a tick or the answer to a call took, in nanoseconds.
     #[cfg(feature = "probe")]
     slowest_nanoseconds: Cell<u64>,
+    /// The time that ticks and answers took together, in nanoseconds.
+    #[cfg(feature = "probe")]
+    stepped_nanoseconds: Cell<u64>,
     #[cfg(feature = "probe")]
     ticks: Cell<u64>,
 }
@@ -108,6 +111,8 @@ impl Root {
             period: Cell::new(URGENT_TICK_MILLIS),
             #[cfg(feature = "probe")]
             slowest_nanoseconds: Cell::default(),
+            #[cfg(feature = "probe")]
+            stepped_nanoseconds: Cell::default(),
             #[cfg(feature = "probe")]
             ticks: Cell::default(),
         };
@@ -258,7 +263,7 @@ impl Vm {
     /// Measures until it is dropped.
     #[cfg(feature = "probe")]
     fn timed(&self) -> Timed<'_> {
-        Timed { slowest: &self.slowest_nanoseconds, began: host::monotonic_nanoseconds() }
+        Timed { vm: self, began: host::monotonic_nanoseconds() }
     }
 
     #[cfg(feature = "probe")]
@@ -276,6 +281,12 @@ impl Vm {
     #[cfg(feature = "probe")]
     pub(super) fn take_slowest(&self) -> u64 {
         self.slowest_nanoseconds.take()
+    }
+
+    /// The time that all its steps have taken, in nanoseconds.
+    #[cfg(feature = "probe")]
+    pub(super) fn stepped(&self) -> u64 {
+        self.stepped_nanoseconds.get()
     }
 
     #[cfg(feature = "probe")]
@@ -434,7 +445,7 @@ impl Vm {
 
 #[cfg(feature = "probe")]
 struct Timed<'v> {
-    slowest: &'v Cell<u64>,
+    vm: &'v Vm,
     began: u64,
 }
 
@@ -442,7 +453,8 @@ struct Timed<'v> {
 impl Drop for Timed<'_> {
     fn drop(&mut self) {
         let took = host::monotonic_nanoseconds().saturating_sub(self.began);
-        self.slowest.set(self.slowest.get().max(took));
+        self.vm.slowest_nanoseconds.set(self.vm.slowest_nanoseconds.get().max(took));
+        self.vm.stepped_nanoseconds.set(self.vm.stepped_nanoseconds.get() + took);
     }
 }
 

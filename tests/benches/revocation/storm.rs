@@ -1,5 +1,6 @@
 //! What admitted traffic notices while a million revocations arrive and are taken in.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
@@ -47,15 +48,20 @@ pub(crate) async fn run() -> Result<()> {
     })
     .await?;
     let mut random = Random(7);
-    let (mut calm, mut storm, mut shares) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut calm, mut storm, mut shares, mut busy) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         calm.extend(traffic(&url, &token, Duration::from_secs(STORM_SECONDS / 2)).await?);
-        let began = lowest_position(&envoy).await?;
+        let before = standing(&envoy).await?;
         let raging = tokio::spawn(rage(source.clone(), random.next(), REVOCATIONS / ROUNDS));
         storm.extend(traffic(&url, &token, Duration::from_secs(STORM_SECONDS)).await?);
-        let enforced = lowest_position(&envoy).await?;
+        let after = standing(&envoy).await?;
         let end = raging.await?;
-        shares.push((enforced - began) as f64 / (end - began) as f64);
+        shares.push((after.position - before.position) as f64 / (end - before.position) as f64);
+        for (worker, (stepped, slowest)) in after.steps {
+            let (stepped_before, _) = before.steps.get(&worker).copied().unwrap_or_default();
+            let part = (stepped - stepped_before) as f64 / 1e9 / STORM_SECONDS as f64;
+            busy.push(format!("{worker} {:.2} % ({:.2} ms)", part * 100.0, slowest as f64 / 1e6));
+        }
         let wanted = |state: &Value| state.get("position").and_then(Value::as_u64) >= Some(end);
         eventually("the storm to be over", Duration::from_secs(60), async || {
             let state = probe(envoy.addr(), "state").await?;
@@ -81,18 +87,33 @@ pub(crate) async fn run() -> Result<()> {
     }
     say(&format!("  p99 with / without: {:.2}", quantile(&storm, 0.99) / quantile(&calm, 0.99)));
     say(&format!("  part of each storm that every worker enforced when its traffic ended: {shares:.3?}"));
+    say(&format!("  part of its time that a worker spent on it, and its longest step: {}", busy.join(", ")));
     say(&format!("  a worker at the end: {state}"));
     Ok(())
 }
 
-/// The lowest position of those that new connections meet: as many that each worker is among them.
-async fn lowest_position(envoy: &Envoy) -> Result<u64> {
-    let mut lowest = u64::MAX;
+/// How the workers are doing.
+struct Standing {
+    /// The lowest position.
+    position: u64,
+    /// Of the leader and of another one, what all steps took and what the longest did since this was asked last, in nanoseconds.
+    steps: BTreeMap<&'static str, (u64, u64)>,
+}
+
+/// What those say that new connections meet: as many that each worker is among them.
+async fn standing(envoy: &Envoy) -> Result<Standing> {
+    let mut standing = Standing { position: u64::MAX, steps: BTreeMap::new() };
     for _ in 0..16 {
         let state = probe(envoy.addr(), "state").await?;
-        lowest = lowest.min(state.get("position").and_then(Value::as_u64).context("a position")?);
+        let number = |name: &str| state.get(name).and_then(Value::as_u64).with_context(|| name.to_owned());
+        standing.position = standing.position.min(number("position")?);
+        let leads = state.get("leads").and_then(Value::as_bool).context("leads")?;
+        let (stepped, slowest) =
+            standing.steps.entry(if leads { "the leader" } else { "the other" }).or_default();
+        *stepped = number("stepped_nanoseconds")?.max(*stepped);
+        *slowest = number("slowest_step_nanoseconds")?.max(*slowest);
     }
-    Ok(lowest)
+    Ok(standing)
 }
 
 fn token(source: &Source) -> Result<String> {
