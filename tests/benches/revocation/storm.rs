@@ -15,7 +15,7 @@ use tollgate_tests::evidence::Evidence;
 use tollgate_tests::module::{self, Variant};
 use tollgate_tests::upstream::Upstream;
 
-use super::source::{LIVE, Random, Source, now, probe};
+use super::source::{LIVE, Random, Source, apart, now, probe};
 use super::{quantile, say};
 
 const REVOCATIONS: usize = 1_000_000;
@@ -48,20 +48,19 @@ pub(crate) async fn run() -> Result<()> {
     })
     .await?;
     let mut random = Random(7);
-    let (mut calm, mut storm, mut shares, mut busy) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut calm, mut storm, mut shares) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut idle, mut busy) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {
+        let quiet = standing(&envoy).await?;
         calm.extend(traffic(&url, &token, Duration::from_secs(STORM_SECONDS / 2)).await?);
         let before = standing(&envoy).await?;
-        let raging = tokio::spawn(rage(source.clone(), random.next(), REVOCATIONS / ROUNDS));
+        idle.extend(before.spent_since(&quiet, STORM_SECONDS / 2));
+        let raging = apart(rage(source.clone(), random.next(), REVOCATIONS / ROUNDS))?;
         storm.extend(traffic(&url, &token, Duration::from_secs(STORM_SECONDS)).await?);
         let after = standing(&envoy).await?;
-        let end = raging.await?;
+        let end = raging.await??;
         shares.push((after.position - before.position) as f64 / (end - before.position) as f64);
-        for (worker, (stepped, slowest)) in after.steps {
-            let (stepped_before, _) = before.steps.get(&worker).copied().unwrap_or_default();
-            let part = (stepped - stepped_before) as f64 / 1e9 / STORM_SECONDS as f64;
-            busy.push(format!("{worker} {:.2} % ({:.2} ms)", part * 100.0, slowest as f64 / 1e6));
-        }
+        busy.extend(after.spent_since(&before, STORM_SECONDS));
         let wanted = |state: &Value| state.get("position").and_then(Value::as_u64) >= Some(end);
         eventually("the storm to be over", Duration::from_secs(60), async || {
             let state = probe(envoy.addr(), "state").await?;
@@ -87,7 +86,12 @@ pub(crate) async fn run() -> Result<()> {
     }
     say(&format!("  p99 with / without: {:.2}", quantile(&storm, 0.99) / quantile(&calm, 0.99)));
     say(&format!("  part of each storm that every worker enforced when its traffic ended: {shares:.3?}"));
-    say(&format!("  part of its time that a worker spent on it, and its longest step: {}", busy.join(", ")));
+    for (name, spent) in [("without", &idle), ("with", &busy)] {
+        say(&format!(
+            "  {name:8} part of its time that a worker spent in steps, and the longest: {}",
+            spent.join(", ")
+        ));
+    }
     say(&format!("  a worker at the end: {state}"));
     Ok(())
 }
@@ -98,6 +102,18 @@ struct Standing {
     position: u64,
     /// Of the leader and of another one, what all steps took and what the longest did since this was asked last, in nanoseconds.
     steps: BTreeMap<&'static str, (u64, u64)>,
+}
+
+impl Standing {
+    /// The part of these seconds that each worker spent in steps, and its longest one.
+    fn spent_since(&self, before: &Self, seconds: u64) -> Vec<String> {
+        let of_worker = |(worker, (stepped, slowest)): (&&str, &(u64, u64))| {
+            let (stepped_before, _) = before.steps.get(worker).copied().unwrap_or_default();
+            let part = stepped.saturating_sub(stepped_before) as f64 / 1e7 / seconds as f64;
+            format!("{worker} {part:.2} % ({:.2} ms)", *slowest as f64 / 1e6)
+        };
+        self.steps.iter().map(of_worker).collect()
+    }
 }
 
 /// What those say that new connections meet: as many that each worker is among them.
@@ -140,7 +156,7 @@ fn token(source: &Source) -> Result<String> {
 }
 
 /// Revokes so many, spread over the storm.
-async fn rage(source: Source, seed: u64, count: usize) -> u64 {
+async fn rage(source: Source, seed: u64, count: usize) -> Result<u64> {
     let mut random = Random(seed);
     let waves = STORM_SECONDS as usize * 10;
     let mut end = 0;
@@ -152,7 +168,7 @@ async fn rage(source: Source, seed: u64, count: usize) -> u64 {
             .collect();
         end = source.revoke(&wave);
     }
-    end
+    Ok(end)
 }
 
 /// How long each admitted request took, in milliseconds.
