@@ -19,6 +19,7 @@ mod headers;
 mod identity;
 mod lending;
 mod metrics;
+mod opening;
 mod path;
 mod policy;
 mod publisher;

@@ -4,6 +4,7 @@
 //! are not known are passed over, so that an older edge understands a newer issuer; a message *kind* that is not
 //! known is an error, and the edge asks for a snapshot.
 
+mod expiries;
 pub mod feed;
 mod gaps;
 pub mod quota;

@@ -21,6 +21,7 @@ use super::call::{
 };
 use super::freshness::IssuerClock;
 use super::metrics::{Counter, Metrics};
+use super::opening::Opening;
 use super::shared_data::{SharedData, Version};
 use super::unknown_keys::REFETCH_MILLIS;
 use crate::config::Origin;
@@ -91,6 +92,7 @@ struct Heard<'b> {
 pub(super) struct Scene<'e, S> {
     pub(super) board: &'e Board<S>,
     pub(super) origin: &'e Origin,
+    pub(super) opening: &'e mut Opening,
     pub(super) ids: &'e mut CallIds,
     pub(super) breaker: &'e mut Breaker,
     pub(super) metrics: &'e mut Metrics,
@@ -326,14 +328,14 @@ impl Publisher {
         scene: &mut Scene<'_, S>,
     ) -> Result<Published, AnswerFault> {
         let read = |size| body.part(0, size).ok_or(AnswerFault::Call(CallFailure::NoAnswer));
-        let anchor = &scene.origin.trust_anchor;
         let mut start = read(ENVELOPE_BYTES)?;
         if body.size() > ENVELOPE_BYTES
-            && anchor.open_start(&start, body.size()) == Err(FeedDecodeError::Envelope)
+            && scene.opening.open_start(&start, body.size()) == Err(FeedDecodeError::Envelope)
         {
             start = read(ENVELOPE_BYTES_MAX)?;
         }
-        let (message, envelope) = anchor.open_start(&start, body.size()).map_err(AnswerFault::Decode)?;
+        let (message, envelope) =
+            scene.opening.open_start(&start, body.size()).map_err(AnswerFault::Decode)?;
         let opened = Heard { message, envelope, body };
         let known = scene.board.head();
         let place = known.as_ref().map(|(head, _)| head.place());
@@ -362,7 +364,10 @@ impl Publisher {
             (FeedChange::Delta(_), _) => {
                 Place::may_become(place, &opened.message).map_err(AnswerFault::Apply)?;
                 check_keys(&opened.message).map_err(AnswerFault::Apply)?;
-                Ok(self.publish_delta(asked.request, &opened, known, scene))
+                let published = self.publish_delta(asked.request, &opened, known, scene);
+                // What this VM published it takes from the board next.
+                scene.opening.remember(opened.envelope, opened.message);
+                Ok(published)
             }
         }
     }

@@ -18,6 +18,7 @@ use super::election::Election;
 use super::freshness::{Freshness, IssuerClock};
 use super::lending::Lending;
 use super::metrics::{Counter, Gauge, Metrics};
+use super::opening::Opening;
 use super::publisher::{Published, Publisher, Scene};
 use super::remote_keys::RemoteKeys;
 use super::report::{Report, Standing};
@@ -48,6 +49,7 @@ pub(super) struct Refresh<S> {
 #[derive(Debug)]
 struct Home {
     origin: Origin,
+    opening: Opening,
     publisher: Publisher,
     subscriber: Subscriber,
     report: Report,
@@ -68,6 +70,7 @@ impl<S: SharedData> Refresh<S> {
             return None;
         }
         let home = config.origin.clone().map(|origin| Home {
+            opening: Opening::new(origin.trust_anchor.clone()),
             publisher: Publisher::default(),
             subscriber: Subscriber::default(),
             report: Report::new(seed),
@@ -162,7 +165,7 @@ impl<S: SharedData> Refresh<S> {
         if self.election.leads() {
             home.publisher.heed(&self.board, now.monotonic);
         }
-        let stepped = home.subscriber.step(&self.board, &home.origin.trust_anchor, metrics, now);
+        let stepped = home.subscriber.step(&self.board, &mut home.opening, metrics, now);
         home.report.sign_in(&self.board, &home.subscriber, now.monotonic);
         stepped.map(|_| ())
     }
@@ -190,8 +193,8 @@ impl<S: SharedData> Refresh<S> {
             }
         }
         let Self { board, ids, home, .. } = self;
-        let Home { origin, publisher, subscriber, report, lending, breaker } = home.as_mut()?;
-        let mut scene = Scene { board, origin, ids, breaker, metrics, now, random };
+        let Home { origin, opening, publisher, subscriber, report, lending, breaker } = home.as_mut()?;
+        let mut scene = Scene { board, origin, opening, ids, breaker, metrics, now, random };
         publisher.give_up(&mut scene);
         if leads {
             if let Some(call) = publisher.due(&mut scene) {
@@ -228,7 +231,7 @@ impl<S: SharedData> Refresh<S> {
             return answered;
         }
         let Self { board, ids, home, election, .. } = self;
-        let Some(Home { origin, publisher, subscriber, report, lending, breaker }) = home else {
+        let Some(Home { origin, opening, publisher, subscriber, report, lending, breaker }) = home else {
             return Ok(());
         };
         if lending.awaits(id) {
@@ -241,7 +244,7 @@ impl<S: SharedData> Refresh<S> {
             return Ok(());
         }
         let is_large = outcome.is_ok_and(|reply| reply.body.size() > LARGE_BYTES);
-        let mut scene = Scene { board, origin, ids, breaker, metrics, now, random };
+        let mut scene = Scene { board, origin, opening, ids, breaker, metrics, now, random };
         if !election.leads() {
             publisher.forget(outcome, &mut scene);
         } else if publisher.answered(outcome, &mut scene)? == Published::Overtaken {
@@ -249,7 +252,7 @@ impl<S: SharedData> Refresh<S> {
         }
         // A large answer has taken its time already; what it brought is taken in with the next tick.
         if !is_large {
-            subscriber.step(board, &origin.trust_anchor, metrics, now)?;
+            subscriber.step(board, opening, metrics, now)?;
             report.sign_in(board, subscriber, now.monotonic);
         }
         Ok(())

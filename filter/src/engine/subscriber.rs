@@ -10,12 +10,13 @@
 
 use tollgate_shared::revocation::{ApplyError, Cutoffs, FeedMessage, FeedState, PieceMark, Staging};
 use tollgate_shared::time::{Monotonic, Now, UnixSeconds};
-use tollgate_shared::wire::feed::{FeedDecodeError, TrustAnchor, open_piece};
+use tollgate_shared::wire::feed::{FeedDecodeError, open_piece};
 
 use super::board::{Board, Head, SnapshotRecord, Want};
 use super::call::AnswerFault;
 use super::freshness::IssuerClock;
 use super::metrics::{Counter, Metrics};
+use super::opening::Opening;
 use super::shared_data::{SharedData, Version};
 
 /// The most deltas of one step, and the bytes after which it ends.
@@ -97,7 +98,7 @@ impl Subscriber {
     pub(super) fn step<S: SharedData>(
         &mut self,
         board: &Board<S>,
-        anchor: &TrustAnchor,
+        opening: &mut Opening,
         metrics: &mut Metrics,
         now: Now,
     ) -> Result<bool, AnswerFault> {
@@ -121,7 +122,7 @@ impl Subscriber {
         }
         let (mut moved, mut fault) = (false, None);
         if self.in_step {
-            match self.follow(board, anchor, &head, today, &mut budget, now) {
+            match self.follow(board, opening, &head, today, &mut budget, now) {
                 Ok(news) => moved = news,
                 Err(error) => {
                     self.in_step = false;
@@ -132,7 +133,7 @@ impl Subscriber {
             }
         }
         if !self.in_step && now.monotonic >= self.build_at {
-            match self.build(board, anchor, &head, &mut budget, now) {
+            match self.build(board, opening, &head, &mut budget, now) {
                 Ok(news) => moved |= news,
                 Err(error) => {
                     self.build_at = now.monotonic.plus(PAUSE_MILLIS);
@@ -155,7 +156,7 @@ impl Subscriber {
     fn follow<S: SharedData>(
         &mut self,
         board: &Board<S>,
-        anchor: &TrustAnchor,
+        opening: &mut Opening,
         head: &Head,
         today: UnixSeconds,
         budget: &mut Budget,
@@ -163,7 +164,7 @@ impl Subscriber {
     ) -> Result<bool, AnswerFault> {
         let Some(live) = &mut self.live else { return Ok(false) };
         let before = live.state.position;
-        let followed = follow_on(live, (board, anchor, head), today, budget);
+        let followed = follow_on(live, (board, head), opening, today, budget);
         // Also if what came last could not be used: what was added before it counts from now on.
         live.clock.advance(live.state.as_of, now.monotonic);
         let moved = live.state.position != before;
@@ -181,7 +182,7 @@ impl Subscriber {
     fn build<S: SharedData>(
         &mut self,
         board: &Board<S>,
-        anchor: &TrustAnchor,
+        opening: &mut Opening,
         head: &Head,
         budget: &mut Budget,
         now: Now,
@@ -189,7 +190,7 @@ impl Subscriber {
         // What is given up here is given back in steps, too.
         match self.building.take() {
             None => {
-                self.begin(board, anchor, head, now)?;
+                self.begin(board, opening, head, now)?;
                 Ok(false)
             }
             // Another snapshot has taken the place of this one.
@@ -214,8 +215,8 @@ impl Subscriber {
                 Ok(false)
             }
             Some(Building::CatchingUp { mut state, mut next, .. }) => {
-                let source = (board, anchor, head);
-                let advanced = advance(&mut state, &mut next, source, now.wall.seconds(), budget);
+                let source = (board, head);
+                let advanced = advance(&mut state, &mut next, source, opening, now.wall.seconds(), budget);
                 let is_at_the_end = match advanced {
                     Ok(is_at_the_end) => is_at_the_end,
                     Err(fault) => {
@@ -235,7 +236,7 @@ impl Subscriber {
     fn begin<S: SharedData>(
         &mut self,
         board: &Board<S>,
-        anchor: &TrustAnchor,
+        opening: &mut Opening,
         head: &Head,
         now: Now,
     ) -> Result<(), AnswerFault> {
@@ -246,7 +247,7 @@ impl Subscriber {
         let current = self.live.as_ref().map(|live| live.state.place());
         let missing = AnswerFault::Decode(FeedDecodeError::Pieces);
         let envelope = board.snapshot().ok_or(missing)?;
-        let message: FeedMessage = anchor.open_envelope(&envelope).map_err(AnswerFault::Decode)?;
+        let message: FeedMessage = opening.open(&envelope).map_err(AnswerFault::Decode)?;
         match Staging::begin(current, message) {
             Ok(staging) => {
                 self.building = Some(Building::Pieces { staging: Box::new(staging), record });
@@ -299,15 +300,16 @@ fn take_piece(staging: &mut Staging, bytes: Option<Vec<u8>>, mark: PieceMark) ->
 /// Adds what is new on the board, and then the proof that there is no more; tells whether that was all.
 fn follow_on<S: SharedData>(
     live: &mut Live,
-    (board, anchor, head): (&Board<S>, &TrustAnchor, &Head),
+    (board, head): (&Board<S>, &Head),
+    opening: &mut Opening,
     today: UnixSeconds,
     budget: &mut Budget,
 ) -> Result<bool, AnswerFault> {
-    if !advance(&mut live.state, &mut live.next, (board, anchor, head), today, budget)? {
+    if !advance(&mut live.state, &mut live.next, (board, head), opening, today, budget)? {
         return Ok(false);
     }
     if !head.fresh.is_empty() {
-        let message = anchor.open_envelope(&head.fresh).map_err(AnswerFault::Decode)?;
+        let message = opening.open(&head.fresh).map_err(AnswerFault::Decode)?;
         match live.state.add(message, today) {
             // Of before the last delta.
             Ok(()) | Err(ApplyError::Rollback | ApplyError::Gap) => {}
@@ -327,7 +329,8 @@ struct Budget {
 fn advance<S: SharedData>(
     state: &mut FeedState,
     next: &mut u64,
-    (board, anchor, head): (&Board<S>, &TrustAnchor, &Head),
+    (board, head): (&Board<S>, &Head),
+    opening: &mut Opening,
     today: UnixSeconds,
     budget: &mut Budget,
 ) -> Result<bool, AnswerFault> {
@@ -342,7 +345,7 @@ fn advance<S: SharedData>(
         let envelope = board.delta(*next).ok_or(AnswerFault::Apply(ApplyError::Gap))?;
         budget.deltas -= 1;
         budget.bytes = budget.bytes.saturating_sub(envelope.len());
-        let message = anchor.open_envelope(&envelope).map_err(AnswerFault::Decode)?;
+        let message = opening.open(&envelope).map_err(AnswerFault::Decode)?;
         let is_known = message.epoch == state.epoch && message.to <= state.position;
         if !is_known {
             state.add(message, today).map_err(AnswerFault::Apply)?;

@@ -1,7 +1,5 @@
 //! Guards the set of revoked status indices: exact, compressed, and shed a block at a time once its tokens expired.
 
-use std::collections::BTreeMap;
-
 use roaring::RoaringBitmap;
 
 use crate::time::UnixSeconds;
@@ -68,7 +66,8 @@ pub struct BlockExpiry {
 #[derive(Debug, Clone, Default)]
 pub struct IndexSet {
     revoked: RoaringBitmap,
-    blocks: BTreeMap<u16, UnixSeconds>,
+    /// When blocks expire, ascending by block.
+    blocks: Vec<BlockExpiry>,
     /// No block expires before this; so that a look for expired ones is made only when there may be some.
     first_expiry: Option<UnixSeconds>,
 }
@@ -121,10 +120,28 @@ impl IndexSet {
 
     /// Learns when blocks expire. A later date replaces an earlier one and never the reverse.
     pub fn learn_expiries(&mut self, expiries: impl IntoIterator<Item = BlockExpiry>) {
-        for BlockExpiry { block, expires_at } in expiries {
-            let known = self.blocks.entry(block).or_insert(expires_at);
-            *known = (*known).max(expires_at);
+        // A message tells of blocks in order, often of hundreds: each is looked for close to the one before.
+        let mut place = 0;
+        for told @ BlockExpiry { block, expires_at } in expiries {
+            place = self.place_of(block, place);
+            match self.blocks.get_mut(place) {
+                Some(known) if known.block == block => known.expires_at = known.expires_at.max(expires_at),
+                Some(_) | None => self.blocks.insert(place, told),
+            }
             self.first_expiry = Some(self.first_expiry.map_or(expires_at, |first| first.min(expires_at)));
+        }
+    }
+
+    /// Where a block is among those whose expiry is known, or would be; it is most often soon after `near`.
+    fn place_of(&self, block: u16, near: usize) -> usize {
+        const STEPS: usize = 8;
+        let close = self.blocks.get(near..).unwrap_or_default();
+        let steps = close.iter().take(STEPS).take_while(|known| known.block < block).count();
+        let is_after = near.checked_sub(1).and_then(|before| self.blocks.get(before));
+        if steps < STEPS && is_after.is_none_or(|before| before.block < block) {
+            near + steps
+        } else {
+            self.blocks.partition_point(|known| known.block < block)
         }
     }
 
@@ -133,18 +150,16 @@ impl IndexSet {
         if self.first_expiry.is_none_or(|first| first >= horizon) {
             return;
         }
-        let expired: Vec<u16> = self
-            .blocks
-            .iter()
-            .filter(|(_, expires_at)| **expires_at < horizon)
-            .map(|(block, _)| *block)
-            .collect();
-        for block in expired {
-            self.blocks.remove(&block);
-            let first = u32::from(block) * BLOCK_INDICES;
-            self.revoked.remove_range(first..=first + (BLOCK_INDICES - 1));
-        }
-        self.first_expiry = self.blocks.values().min().copied();
+        let revoked = &mut self.revoked;
+        self.blocks.retain(|known| {
+            let is_over = known.expires_at < horizon;
+            if is_over {
+                let first = u32::from(known.block) * BLOCK_INDICES;
+                revoked.remove_range(first..=first + (BLOCK_INDICES - 1));
+            }
+            !is_over
+        });
+        self.first_expiry = self.blocks.iter().map(|known| known.expires_at).min();
     }
 
     /// How many indices are revoked.
@@ -167,7 +182,7 @@ impl IndexSet {
     /// When this block expires, if that is known.
     #[must_use]
     pub fn expiry(&self, block: u16) -> Option<BlockExpiry> {
-        self.blocks.get(&block).map(|expires_at| BlockExpiry { block, expires_at: *expires_at })
+        self.blocks.get(self.place_of(block, 0)).filter(|known| known.block == block).copied()
     }
 }
 

@@ -6,6 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Expiries are told of so many blocks.
+const BLOCKS: u16 = 40;
+
 /// Few blocks, so that what is added meets what is there.
 fn any_index() -> impl Strategy<Value = u32> {
     (0..6u32, prop_oneof![0..300u32, 0..BLOCK_INDICES])
@@ -18,8 +21,19 @@ enum Step {
     AddAscending(BTreeSet<u32>),
     /// A whole run of a block, so that it is no longer kept as a list.
     AddRun(u32, u32),
-    Learn(u16, u64),
+    /// As a message tells them, in order, or in any.
+    Learn(Vec<(u16, u64)>),
     Drop(u64),
+}
+
+fn any_expiries() -> impl Strategy<Value = Vec<(u16, u64)>> {
+    let any_order = proptest::collection::vec((0..BLOCKS, 0..50u64), 1..60);
+    (any_order, any::<bool>()).prop_map(|(mut expiries, in_order)| {
+        if in_order {
+            expiries.sort_unstable();
+        }
+        expiries
+    })
 }
 
 fn any_step() -> impl Strategy<Value = Step> {
@@ -27,7 +41,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         proptest::collection::vec(any_index(), 0..20).prop_map(Step::Add),
         proptest::collection::btree_set(any_index(), 0..400).prop_map(Step::AddAscending),
         (any_index(), 1..9000u32).prop_map(|(start, count)| Step::AddRun(start, count)),
-        (0..7u16, 0..50u64).prop_map(|(block, expires_at)| Step::Learn(block, expires_at)),
+        any_expiries().prop_map(Step::Learn),
         (0..60u64).prop_map(Step::Drop),
     ]
 }
@@ -53,10 +67,15 @@ fn carry_out(step: Step, set: &mut IndexSet, naive: &mut Naive) {
             set.extend_ascending(&run.iter().copied().map(StatusIndex).collect::<Vec<_>>());
             naive.revoked.extend(run);
         }
-        Step::Learn(block, expires_at) => {
-            set.learn_expiries([BlockExpiry { block, expires_at: UnixSeconds(expires_at) }]);
-            let known = naive.expiries.entry(block).or_default();
-            *known = (*known).max(expires_at);
+        Step::Learn(expiries) => {
+            let told = expiries.iter().copied();
+            set.learn_expiries(
+                told.map(|(block, seconds)| BlockExpiry { block, expires_at: UnixSeconds(seconds) }),
+            );
+            for (block, expires_at) in expiries {
+                let known = naive.expiries.entry(block).or_default();
+                *known = (*known).max(expires_at);
+            }
         }
         Step::Drop(horizon) => {
             set.drop_expired(UnixSeconds(horizon));
@@ -81,7 +100,7 @@ proptest! {
         for probe in probes {
             prop_assert_eq!(set.contains(StatusIndex(probe)), naive.revoked.contains(&probe));
         }
-        for block in 0..8 {
+        for block in 0..BLOCKS + 1 {
             let known = set.expiry(block).map(|known| known.expires_at.0);
             prop_assert_eq!(known, naive.expiries.get(&block).copied());
         }
