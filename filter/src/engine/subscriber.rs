@@ -22,6 +22,8 @@ use super::shared_data::{SharedData, Version};
 /// The most deltas of one step, and the bytes after which it ends.
 const DELTAS_MAX: usize = 8;
 const DELTA_BYTES_MAX: usize = 4 * 1024;
+/// So many indices are brought into the bitmap in one step, and nothing new is taken in before all are.
+const SETTLED_MAX: usize = 256;
 /// The most values of cut-offs that are given back in one step, of a state that was replaced.
 const DISCARDED_MAX: usize = 512;
 /// Who wants a snapshot and gets none of use asks again after this, in milliseconds, and after twice as long each time up to
@@ -59,6 +61,12 @@ struct Live {
     since: Monotonic,
 }
 
+impl Live {
+    fn is_unsettled(&self) -> bool {
+        !self.state.revoked.indices.is_settled()
+    }
+}
+
 /// A state that is not whole yet.
 #[derive(Debug)]
 enum Building {
@@ -88,7 +96,7 @@ impl Subscriber {
             Some(Building::Pieces { .. } | Building::CatchingUp { waits: false, .. }) => true,
             Some(Building::CatchingUp { waits: true, .. }) | None => false,
         };
-        is_building || !self.retired.is_empty()
+        is_building || !self.retired.is_empty() || self.live.as_ref().is_some_and(Live::is_unsettled)
     }
 
     /// Takes a step: whether it changed what decisions are made by.
@@ -106,6 +114,10 @@ impl Subscriber {
             && !oldest.discard(DISCARDED_MAX)
         {
             self.retired.remove(0);
+        }
+        if let Some(live) = self.live.as_mut().filter(|live| live.is_unsettled()) {
+            live.state.revoked.indices.settle(SETTLED_MAX);
+            return Ok(false);
         }
         let Some((head, version)) = board.head() else {
             return Ok(false);
@@ -212,6 +224,11 @@ impl Subscriber {
                     let (state, next) = (Box::new(state), record.deltas);
                     self.building = Some(Building::CatchingUp { state, next, waits: false });
                 }
+                Ok(false)
+            }
+            Some(Building::CatchingUp { mut state, next, .. }) if !state.revoked.indices.is_settled() => {
+                state.revoked.indices.settle(SETTLED_MAX);
+                self.building = Some(Building::CatchingUp { state, next, waits: false });
                 Ok(false)
             }
             Some(Building::CatchingUp { mut state, mut next, .. }) => {

@@ -236,7 +236,7 @@ impl FeedState {
         }
         let keys = keys.as_deref().map(|jwks| KeySet::from_jwks(jwks.as_bytes())).transpose()?;
         (self.position, self.as_of) = (place.position, place.as_of);
-        self.revoked.indices.extend(delta.revoked);
+        self.revoked.indices.add(delta.revoked);
         self.revoked.indices.learn_expiries(delta.blocks);
         for cutoff in delta.cutoffs {
             self.revoked.cutoffs.insert(cutoff);

@@ -1,4 +1,9 @@
 //! Guards the set of revoked status indices: exact, compressed, and shed a block at a time once its tokens expired.
+//!
+//! To bring a thousand scattered indices into a bitmap of a million takes as long as several requests. So a run of many is
+//! looked up as it came, from the moment that it is added, and brought into the bitmap later, a few at a time.
+
+use std::borrow::Cow;
 
 use roaring::RoaringBitmap;
 
@@ -66,6 +71,8 @@ pub struct BlockExpiry {
 #[derive(Debug, Clone, Default)]
 pub struct IndexSet {
     revoked: RoaringBitmap,
+    /// Those that are not in the bitmap yet: runs of descending indices, none of them empty, the oldest first.
+    runs: Vec<Vec<StatusIndex>>,
     /// When blocks expire, ascending by block.
     blocks: Vec<BlockExpiry>,
     /// No block expires before this; so that a look for expired ones is made only when there may be some.
@@ -75,18 +82,63 @@ pub struct IndexSet {
 /// What is known of the past is not part of what a set is.
 impl PartialEq for IndexSet {
     fn eq(&self, other: &Self) -> bool {
-        self.revoked == other.revoked && self.blocks == other.blocks
+        self.whole() == other.whole() && self.blocks == other.blocks
     }
 }
 
 /// Of a block with fewer new indices than this they are added one by one: a bit for each index of the block costs more.
 const FEW: usize = 64;
+/// A run of so many indices is worth a list of its own.
+const RUN_MIN: usize = 64;
+/// So many runs there are at most: each is looked into for every token.
+const RUNS_MAX: usize = 4;
 
 impl IndexSet {
     /// Whether this index is revoked.
     #[must_use]
     pub fn contains(&self, index: StatusIndex) -> bool {
-        self.revoked.contains(index.0)
+        self.revoked.contains(index.0) || self.runs.iter().any(|run| is_in_run(run, index))
+    }
+
+    /// Adds the indices of one message. Many are left to [`Self::settle`]; what is not settled when more come is settled here.
+    pub fn add(&mut self, mut indices: Vec<StatusIndex>) {
+        if indices.len() < RUN_MIN {
+            return self.extend(indices);
+        }
+        if self.runs.len() >= RUNS_MAX {
+            let oldest = self.runs.remove(0);
+            self.extend(oldest);
+        }
+        indices.sort_unstable_by(|one, other| other.cmp(one));
+        self.runs.push(indices);
+    }
+
+    /// Brings at most so many indices into the bitmap; tells whether that was all there were. They are in force before and after.
+    pub fn settle(&mut self, count: usize) -> bool {
+        if let Some(oldest) = self.runs.first_mut() {
+            let lowest = oldest.split_off(oldest.len().saturating_sub(count));
+            self.revoked.extend(lowest.into_iter().rev().map(|index| index.0));
+            if oldest.is_empty() {
+                self.runs.remove(0);
+            }
+        }
+        self.is_settled()
+    }
+
+    /// Whether all indices are in the bitmap.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// All of them as a bitmap.
+    fn whole(&self) -> Cow<'_, RoaringBitmap> {
+        if self.runs.is_empty() {
+            return Cow::Borrowed(&self.revoked);
+        }
+        let mut whole = self.revoked.clone();
+        whole.extend(self.runs.iter().flatten().map(|index| index.0));
+        Cow::Owned(whole)
     }
 
     /// Adds revoked indices.
@@ -150,33 +202,39 @@ impl IndexSet {
         if self.first_expiry.is_none_or(|first| first >= horizon) {
             return;
         }
-        let revoked = &mut self.revoked;
+        let Self { revoked, runs, .. } = self;
         self.blocks.retain(|known| {
             let is_over = known.expires_at < horizon;
             if is_over {
                 let first = u32::from(known.block) * BLOCK_INDICES;
                 revoked.remove_range(first..=first + (BLOCK_INDICES - 1));
+                runs.iter_mut().for_each(|run| run.retain(|index| index.block() != known.block));
             }
             !is_over
         });
+        runs.retain(|run| !run.is_empty());
         self.first_expiry = self.blocks.iter().map(|known| known.expires_at).min();
     }
 
-    /// How many indices are revoked.
+    /// How many indices are revoked. One that is told of again counts twice until it is settled.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.revoked.len()
+        self.revoked.len() + self.runs.iter().map(|run| run.len() as u64).sum::<u64>()
     }
 
     /// Whether none is.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.revoked.is_empty()
+        self.revoked.is_empty() && self.runs.is_empty()
     }
 
     /// All revoked indices, ascending.
     pub fn iter(&self) -> impl Iterator<Item = StatusIndex> + '_ {
-        self.revoked.iter().map(StatusIndex)
+        let (borrowed, owned) = match self.whole() {
+            Cow::Borrowed(whole) => (Some(whole.iter()), None),
+            Cow::Owned(whole) => (None, Some(whole.into_iter())),
+        };
+        borrowed.into_iter().flatten().chain(owned.into_iter().flatten()).map(StatusIndex)
     }
 
     /// When this block expires, if that is known.
@@ -184,6 +242,10 @@ impl IndexSet {
     pub fn expiry(&self, block: u16) -> Option<BlockExpiry> {
         self.blocks.get(self.place_of(block, 0)).filter(|known| known.block == block).copied()
     }
+}
+
+fn is_in_run(run: &[StatusIndex], index: StatusIndex) -> bool {
+    run.binary_search_by(|known| index.cmp(known)).is_ok()
 }
 
 #[cfg(test)]

@@ -256,6 +256,43 @@ fn one_vm_polls_and_all_of_them_know() {
 }
 
 #[test]
+fn what_comes_by_the_thousand_is_in_force_at_once_and_settles_in_steps_that_are_short() {
+    let mut process = Process::new(2);
+    process.pass(500);
+    let scattered = |number: u32| number.wrapping_mul(2_654_435_769) % 100_000_000;
+    process.revoke((0..SEGMENT_POSITIONS as u32).map(scattered));
+    let states = |process: &Process| -> Vec<(u64, bool)> {
+        let state = |engine: &Engine<_, _>| {
+            let state = engine.refresh.as_ref().and_then(Refresh::state)?;
+            Some((state.position.0, state.revoked.indices.is_settled()))
+        };
+        process.vms.values().map(|engine| state(engine).unwrap()).collect()
+    };
+    let mut unsettled = 0;
+    while states(&process) != [(SEGMENT_POSITIONS, true); 2] {
+        process.pass(5);
+        for engine in process.vms.values() {
+            let state = engine.refresh.as_ref().and_then(Refresh::state).unwrap();
+            if !state.revoked.indices.is_settled() {
+                unsettled += 1;
+                assert_eq!(state.position.0, SEGMENT_POSITIONS);
+                assert!(
+                    process
+                        .issuer
+                        .log
+                        .iter()
+                        .all(|index| state.revoked.indices.contains(StatusIndex(*index)))
+                );
+                assert_eq!(engine.next_tick_millis(), 1, "there is more to do");
+            }
+        }
+        assert!(unsettled < 100, "it never ends");
+    }
+    assert!(unsettled >= 6, "{unsettled}: a step did more than its part");
+    assert!(process.all_have_it());
+}
+
+#[test]
 fn another_vm_takes_over_within_a_second_when_the_leader_dies() {
     let mut process = Process::new(4);
     process.revoke(0..10);

@@ -21,6 +21,9 @@ enum Step {
     AddAscending(BTreeSet<u32>),
     /// A whole run of a block, so that it is no longer kept as a list.
     AddRun(u32, u32),
+    /// What a message has.
+    AddMessage(Vec<u32>),
+    Settle(usize),
     /// As a message tells them, in order, or in any.
     Learn(Vec<(u16, u64)>),
     Drop(u64),
@@ -41,6 +44,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         proptest::collection::vec(any_index(), 0..20).prop_map(Step::Add),
         proptest::collection::btree_set(any_index(), 0..400).prop_map(Step::AddAscending),
         (any_index(), 1..9000u32).prop_map(|(start, count)| Step::AddRun(start, count)),
+        proptest::collection::vec(any_index(), 0..200).prop_map(Step::AddMessage),
+        (0..150usize).prop_map(Step::Settle),
         any_expiries().prop_map(Step::Learn),
         (0..60u64).prop_map(Step::Drop),
     ]
@@ -66,6 +71,16 @@ fn carry_out(step: Step, set: &mut IndexSet, naive: &mut Naive) {
             let run: Vec<u32> = (start..start + count).collect();
             set.extend_ascending(&run.iter().copied().map(StatusIndex).collect::<Vec<_>>());
             naive.revoked.extend(run);
+        }
+        Step::AddMessage(indices) => {
+            set.add(indices.iter().copied().map(StatusIndex).collect());
+            naive.revoked.extend(indices);
+        }
+        Step::Settle(count) => {
+            let before = set.runs.iter().map(Vec::len).sum::<usize>();
+            assert_eq!(set.settle(count), set.is_settled());
+            let after = set.runs.iter().map(Vec::len).sum::<usize>();
+            assert!(after <= before && before - after <= count, "{before} then {after} of at most {count}");
         }
         Step::Learn(expiries) => {
             let told = expiries.iter().copied();
@@ -94,10 +109,16 @@ proptest! {
         let (mut set, mut naive) = (IndexSet::default(), Naive::default());
         for step in steps {
             carry_out(step, &mut set, &mut naive);
-            prop_assert_eq!(set.len(), naive.revoked.len() as u64);
+            let unsettled = set.runs.iter().map(Vec::len).sum::<usize>() as u64;
+            prop_assert!(set.runs.len() <= RUNS_MAX && set.runs.iter().all(|run| !run.is_empty()));
+            prop_assert!((0..=unsettled).contains(&(set.len() - naive.revoked.len() as u64)));
         }
         prop_assert!(set.iter().map(|index| index.0).eq(naive.revoked.iter().copied()));
-        for probe in probes {
+        let mut settled = set.clone();
+        while !settled.settle(100) {}
+        prop_assert_eq!(settled.len(), naive.revoked.len() as u64);
+        prop_assert!(settled == set && settled.revoked.iter().eq(naive.revoked.iter().copied()));
+        for probe in probes.into_iter().chain(naive.revoked.iter().copied().take(200)) {
             prop_assert_eq!(set.contains(StatusIndex(probe)), naive.revoked.contains(&probe));
         }
         for block in 0..BLOCKS + 1 {
