@@ -12,7 +12,7 @@ mod record;
 
 use tollgate_shared::revocation::{FeedChange, FeedMessage};
 
-use super::call::Body;
+use super::call::{Body, Reader};
 use super::shared_data::{NotWritten, SharedData, Version};
 pub(super) use record::{FORM, Head, KeyRecord, Lease, SnapshotRecord, Vm, Vms};
 
@@ -134,13 +134,12 @@ impl<S: SharedData> Board<S> {
             FeedChange::Snapshot { pieces } => pieces.as_slice(),
             FeedChange::Delta(_) => &[],
         };
-        let (mut count, mut start) = (0, envelope.len());
+        let (mut count, mut reader) = (0, Reader::new(body, envelope.len()));
         for mark in marks {
-            let size = mark.size as usize;
             // What the host does not give is no piece, and who takes it asks for another snapshot.
-            let piece = body.part(start, size).unwrap_or_default();
-            let _ = self.write(&format!("piece.{count}"), &piece, None);
-            (count, start) = (count + 1, start.saturating_add(size));
+            let piece = reader.next(mark.size as usize).unwrap_or_default();
+            let _ = self.write(&format!("piece.{count}"), piece, None);
+            count += 1;
         }
         for unused in count..before {
             let _ = self.write(&format!("piece.{unused}"), &[], None);

@@ -122,6 +122,40 @@ impl<'r> Body<'r> {
     }
 }
 
+/// So much of a body is asked of the host at once, in bytes: it looks for the place from the start each time.
+const READ_AHEAD_BYTES: usize = 128 * 1024;
+
+/// Reads a body from one part to the next.
+#[derive(Debug)]
+pub(super) struct Reader<'r> {
+    body: Body<'r>,
+    /// What was read, where in the body that begins, and how much of it was given.
+    ahead: Cow<'r, [u8]>,
+    start: usize,
+    given: usize,
+}
+
+impl<'r> Reader<'r> {
+    /// Begins at `start`.
+    pub(super) fn new(body: Body<'r>, start: usize) -> Self {
+        Self { body, ahead: Cow::Borrowed(&[]), start, given: 0 }
+    }
+
+    /// The next so many bytes; `None` if there are not as many, or the host does not give them: then it stays where it is.
+    pub(super) fn next(&mut self, size: usize) -> Option<&[u8]> {
+        if self.ahead.len() - self.given < size {
+            self.start += self.given;
+            self.given = 0;
+            self.ahead = Cow::Borrowed(&[]);
+            self.ahead = self.body.part(self.start, size.max(READ_AHEAD_BYTES))?;
+        }
+        let end = self.given.checked_add(size)?;
+        let part = self.ahead.get(self.given..end)?;
+        self.given = end;
+        Some(part)
+    }
+}
+
 /// What became of a call.
 pub(super) type Outcome<'r> = Result<Reply<'r>, CallFailure>;
 
@@ -217,5 +251,51 @@ impl CallIds {
     pub(super) fn take_off(&mut self, now: Monotonic, timeout_millis: u64) -> Flight {
         self.0 = self.0.wrapping_add(1);
         Flight { id: CallId(self.0), sent_at: now, given_up_at: now.plus(timeout_millis + WATCHDOG_MILLIS) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A host that copies.
+    #[derive(Debug)]
+    struct Host(Vec<u8>);
+
+    impl HostBody for Host {
+        fn size(&self) -> usize {
+            self.0.len()
+        }
+
+        fn read(&self, start: usize, size: usize) -> Option<Vec<u8>> {
+            let rest = self.0.get(start..)?;
+            Some(rest.get(..size).unwrap_or(rest).to_vec())
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_reader_gives_each_byte_once_and_none_that_is_not_there(
+            length in 0..300_000usize,
+            start in 0..2_000usize,
+            sizes in proptest::collection::vec(prop_oneof![0..40_000usize, 0..400_000usize], 0..30),
+        ) {
+            let bytes: Vec<u8> = (0..length).map(|place| (place % 251) as u8).collect();
+            let host = Host(bytes.clone());
+            for body in [Body::Here(&bytes), Body::AtHost(&host)] {
+                let (mut reader, mut place) = (Reader::new(body, start), start);
+                for size in &sizes {
+                    let wanted = bytes.get(place..place + size);
+                    let given = reader.next(*size);
+                    // Of nothing it does not matter where it is asked for.
+                    if *size > 0 {
+                        prop_assert_eq!(given, wanted);
+                    }
+                    place += given.map_or(0, <[u8]>::len);
+                }
+            }
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use tollgate_shared::revocation::StatusIndex;
 use tollgate_tests::envoy::{Bootstrap, Envoy, EnvoyOptions};
@@ -35,7 +35,7 @@ pub(crate) async fn run() -> Result<()> {
             memory as f64 / 1_048_576.0,
             empty.memory as f64 / 1_048_576.0
         ));
-        say(&format!("  longest step of a VM while it was taken in: {:.2} ms", slowest as f64 / 1e6));
+        say(&format!("  longest step of the worker that fetched it and took it in: {:.2} ms", slowest as f64 / 1e6));
         say(&format!("  look-up in wasm: {lookups:.1} ns, median of {ROUNDS} rounds of {LOOKUPS}"));
     }
     Ok(())
@@ -49,7 +49,18 @@ struct Measured {
     lookups: f64,
 }
 
+/// Envoy's main thread has a VM, too, and it may be that one which takes the answer. What that costs counts when a worker does: so
+/// it is tried until one did.
 async fn measure(count: u64) -> Result<Measured> {
+    for _ in 0..20 {
+        if let Some(measured) = measure_if_a_worker_leads(count).await? {
+            return Ok(measured);
+        }
+    }
+    bail!("no worker ever led")
+}
+
+async fn measure_if_a_worker_leads(count: u64) -> Result<Option<Measured>> {
     let evidence = Evidence::named(&format!("bench-revocation-size-{count}"))?;
     let module = tokio::task::spawn_blocking(|| module::build(Variant::Probe)).await??;
     let source = Source::new(random_set(count))?;
@@ -70,7 +81,10 @@ async fn measure(count: u64) -> Result<Measured> {
         })
         .await
     };
-    have(count).await?;
+    let state = have(count).await?;
+    if state.get("leads") != Some(&Value::Bool(true)) {
+        return Ok(None);
+    }
     let free = (0..LIVE).map(StatusIndex).find(|index| !source.has(*index));
     let end = source.revoke(&[free.context("something is not revoked")?]);
     let further = source.delta(end - 1, None)?.len();
@@ -84,7 +98,7 @@ async fn measure(count: u64) -> Result<Measured> {
     }
     rounds.sort_by(f64::total_cmp);
     let lookups = rounds.get(ROUNDS / 2).copied().context("rounds")?;
-    Ok(Measured { body: source.snapshot_bytes(), further, memory, slowest, lookups })
+    Ok(Some(Measured { body: source.snapshot_bytes(), further, memory, slowest, lookups }))
 }
 
 /// The entropy of a set of `count` among `all`: log2 of the number of such sets, in bytes.
