@@ -135,6 +135,7 @@ fn table(metrics: Access) -> Vec<Route> {
         route(Method::GET,    "/v1/status/{list}",                      Public,      status::list),
         route(Method::GET,    "/v1/edge/feed",                          Edge,        edge::feed),
         route(Method::GET,    "/v1/edge/history/{epoch}/{from}",        Edge,        edge::history),
+        route(Method::GET,    "/v1/edge/snapshot/{id}/{piece}",         Edge,        edge::snapshot_part),
         route(Method::POST,   "/v1/edge/heartbeat",                     Edge,        edge::heartbeat::heartbeat),
         route(Method::POST,   "/v1/edge/quota",                         Edge,        edge::quota),
         route(Method::POST,   "/v1/edge/keys/resolve",                  Edge,        edge::resolve_key),

@@ -62,6 +62,8 @@ pub struct FeedRequest {
     pub until: Option<Position>,
     /// Before which position a snapshot is of no use.
     pub least: Option<Position>,
+    /// Whether the pieces of a large snapshot are asked for apart.
+    pub apart: bool,
 }
 
 /// Why there is no message.
@@ -194,7 +196,7 @@ impl Feed {
     /// # Errors
     /// [`FeedError`].
     pub async fn answer(&self, request: FeedRequest, key: &Arc<SigningKey>) -> Result<FeedAnswer, FeedError> {
-        let FeedRequest { has, wait, until, least } = request;
+        let FeedRequest { has, wait, until, least, apart } = request;
         let of_ours = || has.filter(|(epoch, _)| *epoch == self.epoch()).map(|(_, position)| position);
         if let Some(after) = of_ours().filter(|after| until.is_none_or(|until| until > *after)) {
             self.wait_beyond(after, wait.min(self.settings.long_poll_max)).await;
@@ -214,7 +216,11 @@ impl Feed {
         let answer = match delta {
             Some(delta) => delta,
             // What an edge has it must have afterwards, too.
-            None => self.snapshot(self.least(has, least.max(after)), key).await?,
+            None => {
+                let made = self.snapshot(self.least(has, least.max(after)), key).await?;
+                let message = if apart { made.head() } else { made.body };
+                FeedAnswer { message, to: made.to, kind: FeedKind::Snapshot }
+            }
         };
         self.metrics.feed_answered(answer.kind);
         Ok(answer)
@@ -297,18 +303,21 @@ impl Feed {
     }
 
     /// Everything, to somebody who has everything up to `least`.
-    async fn snapshot(&self, least: Position, key: &Arc<SigningKey>) -> Result<FeedAnswer, FeedError> {
-        let made = match self.kept_snapshot(least) {
-            Some(kept) => kept,
-            None => {
-                let _turn = self.snapshots.turn.lock().await;
-                match self.kept_snapshot(least) {
-                    Some(kept) => kept,
-                    None => self.make_snapshot(key).await?,
-                }
-            }
-        };
-        Ok(FeedAnswer { message: made.message, to: made.to, kind: FeedKind::Snapshot })
+    async fn snapshot(&self, least: Position, key: &Arc<SigningKey>) -> Result<Snapshot, FeedError> {
+        if let Some(kept) = self.kept_snapshot(least) {
+            return Ok(kept);
+        }
+        let _turn = self.snapshots.turn.lock().await;
+        match self.kept_snapshot(least) {
+            Some(kept) => Ok(kept),
+            None => self.make_snapshot(key).await,
+        }
+    }
+
+    /// The part of the snapshot of this name that begins with this piece; `None` when this process has no such snapshot, or none
+    /// any more.
+    pub fn snapshot_part(&self, id: &str, first: usize) -> Option<Bytes> {
+        self.snapshots.named(id)?.part(first)
     }
 
     fn kept_snapshot(&self, least: Position) -> Option<Snapshot> {
@@ -326,9 +335,9 @@ impl Feed {
             let snapshot = wire::feed::Snapshot { place: *place, head: place.position, revoked, keys, plans };
             wire::feed::seal_snapshot(snapshot, &key)
         });
-        let message: Bytes = made.await.ok().flatten().ok_or(FeedError::Encode)?.into();
+        let sealed = made.await.ok().flatten().ok_or(FeedError::Encode)?;
         self.metrics.feed_read(FeedKind::Snapshot);
-        let made = Snapshot { message, to, read_at };
+        let made = Snapshot::new(sealed, to, read_at);
         self.snapshots.keep(made.clone(), log);
         Ok(made)
     }

@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
@@ -32,7 +33,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tollgate_shared::revocation::{Delta, FeedChange, FeedMessage, FeedState};
 use tollgate_shared::time::{Monotonic, Now, UnixMillis};
-use tollgate_shared::wire::feed::{TrustAnchor, apply_body};
+use tollgate_shared::wire::feed::{SnapshotId, TrustAnchor, apply_body};
 use tower::ServiceExt;
 
 use crate::admin::Actor;
@@ -40,6 +41,7 @@ use crate::app::{App, router};
 use crate::client::{AuthenticationOrder, ClientOrder};
 use crate::clock::{EntropyError, Host, SystemHost};
 use crate::config::{Flags, PasswordSettings, Settings, ThrottleSettings};
+use crate::feed::FeedRequest;
 use crate::throttle::Rate;
 
 const PASSWORD: &str = "correct horse";
@@ -140,10 +142,10 @@ impl Bench {
     }
 
     /// Runs a statement behind the issuer's back.
-    async fn spoil(&self, statement: &'static str) {
+    async fn spoil(&self, statement: &str) {
         let url = format!("sqlite://{}", self.folder.path().join("tollgate.sqlite3").display());
         let pool = sqlx::AnyPool::connect(&url).await.unwrap();
-        sqlx::raw_sql(statement).execute(&pool).await.unwrap();
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement.to_owned())).execute(&pool).await.unwrap();
         pool.close().await;
     }
 
@@ -247,13 +249,25 @@ impl Bench {
 
     /// Has as many revocations in the log, written behind the issuer's back, as make up a segment.
     async fn fill_a_segment(&self) {
-        self.spoil(
+        self.cut_off_sessions(1024, "s_").await;
+    }
+
+    /// Writes so many cut-offs of sessions, named after this, behind the issuer's back.
+    async fn cut_off_sessions(&self, count: usize, name: &str) {
+        self.spoil(&format!(
             "INSERT INTO feed_log (position, kind, dimension, value, until, actor, created_at) \
-             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1024) \
-             SELECT (SELECT MAX(position) FROM feed_log) + i, 'cutoff', 'session', 's_' || i, 1900000000, 'test', 1800000000 FROM n",
-        )
+             WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count}) \
+             SELECT (SELECT MAX(position) FROM feed_log) + i, 'cutoff', 'session', '{name}' || i, 1900000000, 'test', 1800000000 FROM n",
+        ))
         .await;
         self.app.feed.look().await.unwrap();
+    }
+
+    /// What the snapshot is named by that somebody gets who begins now.
+    async fn snapshot_id(&self) -> String {
+        let request = FeedRequest { has: None, wait: Duration::ZERO, until: None, least: None, apart: false };
+        let answer = self.app.feed.answer(request, &self.app.keys.feed).await.unwrap();
+        SnapshotId::of(self.anchor().open(&answer.message).unwrap().envelope).to_hex()
     }
 
     /// What an edge has that starts now: the last snapshot, and what came since.

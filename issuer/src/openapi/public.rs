@@ -38,6 +38,7 @@ const METADATA_OF_PATH: [&str; 3] =
 #[rustfmt::skip]
 pub(super) fn descriptions() -> Vec<Description> {
     let epoch = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[0-9a-f]{32}$"));
+    let apart = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(["apart"]));
     let mut all = vec![
         describe(Method::POST, "/v1/login", "logIn", "Log in").takes::<LoginBody>().gives::<LoginAnswer<'_>>(200)
             .and(&[401, 429, 503]),
@@ -51,9 +52,12 @@ pub(super) fn descriptions() -> Vec<Description> {
             .asks(number_parameter("wait", "For how long to wait, in seconds"))
             .asks(number_parameter("until", "Where what is new is to end at the latest"))
             .asks(number_parameter("least", "Before which position everything is of no use"))
+            .asks(query("pieces", "`apart`: a snapshot that is large comes without its pieces", apart))
             .gives_media(&[feed::MEDIA_TYPE]),
         describe(Method::GET, "/v1/edge/history/{epoch}/{from}", "readSegment", "Read 1024 positions of the feed, which never change")
             .gives_media(&[feed::MEDIA_TYPE]).tagged().and(&[304, 404]),
+        describe(Method::GET, "/v1/edge/snapshot/{id}/{piece}", "readPieces", "Read pieces of a snapshot of which the head was read, from this one on")
+            .gives_media(&["application/cbor-seq"]).tagged().and(&[304, 404]),
         describe(Method::POST, "/v1/edge/heartbeat", "reportHeartbeat", "Say what a process of this edge enforces")
             .takes::<HeartbeatBody>().gives::<HeartbeatAnswer>(200),
         describe(Method::POST, "/v1/edge/quota", "reportQuota", "Report use, and ask for more")

@@ -35,9 +35,10 @@ struct FeedQuery {
     wait: Option<String>,
     until: Option<String>,
     least: Option<String>,
+    pieces: Option<String>,
 }
 
-/// A segment never changes.
+/// A segment never changes, nor does a part of a snapshot.
 const FOR_GOOD: &str = "public, max-age=31536000, immutable";
 
 /// `GET /v1/edge/feed`
@@ -54,7 +55,7 @@ pub(crate) async fn feed(
 
 fn read_query(uri: &Uri) -> Result<FeedRequest, Refusal> {
     let query = Query::<FeedQuery>::try_from_uri(uri);
-    let Query(FeedQuery { epoch, after, wait, until, least }) =
+    let Query(FeedQuery { epoch, after, wait, until, least, pieces }) =
         query.map_err(|_| Refusal::Invalid("query: is malformed or repeats a parameter".to_owned()))?;
     let number = |name: &str, text: Option<String>| match text {
         None => Ok(None),
@@ -74,8 +75,13 @@ fn read_query(uri: &Uri) -> Result<FeedRequest, Refusal> {
                 .ok_or_else(|| Refusal::Invalid("epoch: must be 32 hex digits".to_owned()))?,
         ),
     };
+    let apart = match pieces.as_deref() {
+        None => false,
+        Some("apart") => true,
+        Some(_) => return Err(Refusal::Invalid("pieces: must be `apart`".to_owned())),
+    };
     // With only one of the two, nothing is known of what the edge has.
-    Ok(FeedRequest { has: epoch.zip(after), wait: Duration::from_secs(wait), until, least })
+    Ok(FeedRequest { has: epoch.zip(after), wait: Duration::from_secs(wait), until, least, apart })
 }
 
 /// `GET /v1/edge/history/{epoch}/{from}`
@@ -92,6 +98,21 @@ pub(crate) async fn history(
     let segment = segment.ok_or(Refusal::NotFound)?;
     let etag = entity_tag(&segment);
     Ok(published::answer(&headers, FOR_GOOD, MEDIA_TYPE, &etag, || segment.into()))
+}
+
+/// Pieces one after another, each a CBOR item (RFC 8742).
+const PIECES: &str = "application/cbor-seq";
+
+/// `GET /v1/edge/snapshot/{id}/{piece}`
+pub(crate) async fn snapshot_part(
+    State(app): State<Arc<App>>,
+    Path((id, piece)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Refusal> {
+    let first = piece.parse::<usize>().ok().filter(|known| known.to_string() == piece);
+    let part = app.feed.snapshot_part(&id, first.ok_or(Refusal::NotFound)?).ok_or(Refusal::NotFound)?;
+    let etag = entity_tag(&part);
+    Ok(published::answer(&headers, FOR_GOOD, PIECES, &etag, || part.into()))
 }
 
 /// `POST /v1/edge/quota`

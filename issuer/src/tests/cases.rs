@@ -96,6 +96,9 @@ impl Bench {
                 self.fill_a_segment().await;
                 case(format!("/v1/edge/history/{}/0", self.app.feed.epoch().to_hex()), None, None)
             }
+            ("GET", "/v1/edge/snapshot/{id}/{piece}") => {
+                case(format!("/v1/edge/snapshot/{}/0", self.snapshot_id().await), None, None)
+            }
             ("POST", "/v1/edge/heartbeat") => {
                 case(path.to_owned(), Some(heartbeats::beat("eu-1", "00")), None)
             }

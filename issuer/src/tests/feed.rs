@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use tollgate_shared::revocation::{Position, StatusIndex};
-use tollgate_shared::wire::feed::MEDIA_TYPE;
+use tollgate_shared::wire::feed::{MEDIA_TYPE, PART_BYTES};
 
 use super::*;
 use crate::feed::FeedClock;
@@ -158,7 +158,7 @@ async fn what_hundreds_ask_at_once_is_read_once_for_all() {
                 let asked_at = bench.app.feed.now();
                 let has = has.map(|position| (bench.app.feed.epoch(), position));
                 let wait = std::time::Duration::ZERO;
-                let request = crate::feed::FeedRequest { has, wait, until: None, least: None };
+                let request = FeedRequest { has, wait, until: None, least: None, apart: false };
                 let answer = bench.app.feed.answer(request, &bench.app.keys.feed).await.unwrap();
                 let message = bench.open_message(&answer.message);
                 assert!(message.as_of >= asked_at, "no answer is older than the question");
@@ -386,6 +386,60 @@ async fn a_segment_is_the_same_at_every_replica_and_may_be_kept_for_good() {
         let answer = bench.get(&format!("/v1/edge/history/{other}/0"), Some(&edge)).await;
         assert_eq!(answer.status, StatusCode::NOT_FOUND, "{other}");
     }
+}
+
+#[tokio::test]
+async fn a_large_snapshot_is_taken_in_parts_that_never_change() {
+    let bench = Bench::new().await;
+    let edge = bench.edge("eu-1").await;
+    let get = async |path: &str| bench.get(path, Some(&edge)).await;
+    let small = get("/v1/edge/feed?pieces=apart").await;
+    assert!(bench.anchor().open(&small.body).is_ok(), "a small one comes whole");
+    assert_eq!(get("/v1/edge/feed?pieces=x").await.status, StatusCode::BAD_REQUEST);
+    bench.cut_off_sessions(12_000, &"s".repeat(60)).await;
+    let whole = get("/v1/edge/feed").await.body;
+    let head = get("/v1/edge/feed?pieces=apart").await.body;
+    assert!(whole.starts_with(&head) && whole.len() > PART_BYTES && head.len() < whole.len() / 10);
+    let (message, _) = bench.anchor().open_start(&head, head.len()).unwrap();
+    let id = bench.snapshot_id().await;
+    let mut taken = head.clone();
+    let (mut parts, mut piece) = (0, 0);
+    while piece < message.pieces().len() {
+        let path = format!("/v1/edge/snapshot/{id}/{piece}");
+        let part = get(&path).await;
+        assert_eq!(
+            (part.status, part.header(header::CONTENT_TYPE)),
+            (StatusCode::OK, "application/cbor-seq")
+        );
+        assert_eq!(part.header(header::CACHE_CONTROL), "public, max-age=31536000, immutable");
+        let request = Request::get(&path)
+            .header(header::AUTHORIZATION, format!("Bearer {edge}"))
+            .header(header::IF_NONE_MATCH, part.header(header::ETAG));
+        let known = bench.request(request.body(Body::empty()).unwrap()).await;
+        assert_eq!(known.status, StatusCode::NOT_MODIFIED);
+        let mut left = part.body.len();
+        while left > 0 {
+            left -= message.pieces()[piece].size as usize;
+            piece += 1;
+        }
+        taken.extend_from_slice(&part.body);
+        parts += 1;
+    }
+    assert!(taken == whole && parts > 1, "{parts} parts");
+    for other in
+        [format!("{id}/{piece}"), format!("{id}/00"), format!("{id}/x"), format!("{}/0", "0".repeat(64))]
+    {
+        let answer = get(&format!("/v1/edge/snapshot/{other}")).await;
+        assert_eq!(answer.status, StatusCode::NOT_FOUND, "{other}");
+    }
+    // Who has begun goes on while others are given later ones, and not for ever.
+    for later in 1..=3 {
+        assert_eq!(get(&format!("/v1/edge/snapshot/{id}/1")).await.status, StatusCode::OK, "{later}");
+        bench.host.advance(61_000);
+        bench.app.feed.look().await.unwrap();
+        assert_ne!(bench.snapshot_id().await, id);
+    }
+    assert_eq!(get(&format!("/v1/edge/snapshot/{id}/1")).await.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]

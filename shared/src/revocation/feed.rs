@@ -105,6 +105,21 @@ impl FeedMessage {
     pub fn place(&self) -> Place {
         Place { epoch: self.epoch, position: self.to, as_of: self.as_of }
     }
+
+    /// What its pieces are; none of a delta.
+    #[must_use]
+    pub fn pieces(&self) -> &[PieceMark] {
+        match &self.change {
+            FeedChange::Delta(_) => &[],
+            FeedChange::Snapshot { pieces } => pieces,
+        }
+    }
+
+    /// How long its pieces are together, in bytes.
+    #[must_use]
+    pub fn piece_bytes(&self) -> u64 {
+        self.pieces().iter().map(|mark| u64::from(mark.size)).sum()
+    }
 }
 
 impl Place {

@@ -6,6 +6,7 @@
 //! identity.
 
 mod message;
+mod parts;
 
 use coset::iana::Algorithm;
 use coset::{AsCborValue, CoseSign1, CoseSign1Builder, HeaderBuilder, TaggedCborSerializable};
@@ -14,6 +15,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use self::message::{WireFeed, WirePiece};
+pub use self::parts::{PART_BYTES, SnapshotId, SnapshotLayout};
 use crate::quota::Plan;
 use crate::revocation::{
     ApplyError, FeedChange, FeedMessage, FeedState, Piece, PieceMark, Place, Position, RevocationSet,
@@ -86,11 +88,14 @@ impl TrustAnchor {
     pub fn open<'b>(&self, body: &'b [u8]) -> Result<Opened<'b>, FeedDecodeError> {
         let (message, envelope) = self.open_start(body, body.len())?;
         let pieces = body.get(envelope.len()..).unwrap_or_default();
+        if pieces.is_empty() && message.piece_bytes() > 0 {
+            return Err(FeedDecodeError::Pieces);
+        }
         Ok(Opened { message, envelope, pieces })
     }
 
     /// The same for a body of this many bytes of which only the start is at hand, at least the envelope: gives the message and
-    /// the envelope. The pieces follow it.
+    /// the envelope. The pieces follow it, all of them or, of a snapshot that is taken in parts, none.
     ///
     /// # Errors
     /// See [`FeedDecodeError`].
@@ -106,13 +111,11 @@ impl TrustAnchor {
         let item: ciborium::Value = read_one(&mut rest).ok_or(FeedDecodeError::Envelope)?;
         let envelope = start.get(..start.len() - rest.len()).unwrap_or_default();
         let message = self.message(item)?;
-        let marks = match &message.change {
-            FeedChange::Delta(_) => &[],
-            FeedChange::Snapshot { pieces } => pieces.as_slice(),
-        };
-        let whole = marks.iter().fold(0u64, |sum, mark| sum + u64::from(mark.size));
-        if whole != (body_bytes - envelope.len()) as u64 {
-            return Err(FeedDecodeError::Pieces);
+        let whole = message.piece_bytes();
+        match (body_bytes - envelope.len()) as u64 {
+            0 => {}
+            there if there == whole => {}
+            _ => return Err(FeedDecodeError::Pieces),
         }
         Ok((message, envelope))
     }
@@ -224,10 +227,10 @@ pub struct Snapshot<'s> {
     pub plans: &'s [Plan],
 }
 
-/// The body of an answer with all of a state, signed with the feed key. `None` only if serialising failed, or if it is more
-/// than [`MESSAGE_BYTES_MAX`].
+/// The body of an answer with all of a state, signed with the feed key, and where in it what is. `None` only if serialising
+/// failed, or if it is more than [`MESSAGE_BYTES_MAX`].
 #[must_use]
-pub fn seal_snapshot(snapshot: Snapshot<'_>, key: &SigningKey) -> Option<Vec<u8>> {
+pub fn seal_snapshot(snapshot: Snapshot<'_>, key: &SigningKey) -> Option<(Vec<u8>, SnapshotLayout)> {
     let Snapshot { place: Place { epoch, position: to, as_of }, head, revoked, keys, plans } = snapshot;
     let (mut marks, mut bodies) = (Vec::new(), Vec::new());
     for piece in pieces(revoked) {
@@ -237,11 +240,18 @@ pub fn seal_snapshot(snapshot: Snapshot<'_>, key: &SigningKey) -> Option<Vec<u8>
         let size = u32::try_from(bytes.len()).ok()?;
         marks.push(PieceMark { size, digest: Sha256::digest(bytes).into() });
     }
+    let sizes: Vec<usize> = marks.iter().map(|mark| mark.size as usize).collect();
     let change = FeedChange::Snapshot { pieces: marks };
     let (keys, plans) = (Some(keys.to_owned()), Some(plans.to_vec()));
     let mut body = seal(&FeedMessage { epoch, to, head, as_of, change, keys, plans }, key)?;
+    let envelope_bytes = body.len();
+    let ends = sizes.into_iter().scan(envelope_bytes, |end, size| {
+        *end += size;
+        Some(*end)
+    });
+    let layout = SnapshotLayout { envelope_bytes, piece_ends: ends.collect() };
     body.append(&mut bodies);
-    (body.len() <= MESSAGE_BYTES_MAX).then_some(body)
+    (body.len() <= MESSAGE_BYTES_MAX).then_some((body, layout))
 }
 
 /// Signs bytes that need not be a message, for tests of what opening them does.

@@ -47,6 +47,7 @@ pub(crate) fn run() -> Result<()> {
             let Whole { place, revoked, keys, plans } = history.whole()?;
             let head = place.position;
             seal_snapshot(Snapshot { place, head, revoked: &revoked, keys: &keys, plans: &plans }, &key)
+                .map(|(body, _)| body)
         });
         let body = body.context("a snapshot")?.len();
         let entropy = bits(count as f64, INDICES as f64) / 8.0;

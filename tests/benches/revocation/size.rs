@@ -35,7 +35,10 @@ pub(crate) async fn run() -> Result<()> {
             memory as f64 / 1_048_576.0,
             empty.memory as f64 / 1_048_576.0
         ));
-        say(&format!("  longest step of the worker that fetched it and took it in: {:.2} ms", slowest as f64 / 1e6));
+        say(&format!(
+            "  longest step of the worker that fetched it and took it in: {:.2} ms",
+            slowest as f64 / 1e6
+        ));
         say(&format!("  look-up in wasm: {lookups:.1} ns, median of {ROUNDS} rounds of {LOOKUPS}"));
     }
     Ok(())

@@ -242,6 +242,7 @@ impl Origin {
                 let (head, keys, plans) = (place.position, self.jwks(), Plan::defaults());
                 let revoked = &revoked;
                 seal_snapshot(Snapshot { place, head, revoked, keys: &keys, plans: &plans }, key)
+                    .map(|(body, _)| body)
             }
         };
         said.expect("a message is sealed")

@@ -120,7 +120,7 @@ impl Model {
         let Whole { place, revoked, keys, plans } = self.history.whole().unwrap();
         let snapshot =
             Snapshot { place, head: place.position, revoked: &revoked, keys: &keys, plans: &plans };
-        seal_snapshot(snapshot, &self.key).unwrap()
+        seal_snapshot(snapshot, &self.key).unwrap().0
     }
 }
 

@@ -36,6 +36,7 @@ impl Said {
                 let place = Place { epoch, position: to, as_of };
                 let (keys, plans) = (jwks(), Plan::defaults());
                 seal_snapshot(Snapshot { place, head: to, revoked: &set, keys: &keys, plans: &plans }, &key)
+                    .map(|(body, _)| body)
             }
         };
         match apply_body(&anchor, &body.unwrap(), state, today) {

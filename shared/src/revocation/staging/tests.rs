@@ -24,7 +24,7 @@ fn body(set: &RevocationSet, position: u64) -> Vec<u8> {
     let keys = serde_json::json!({ "keys": [key.public_jwk()] }).to_string();
     let plans = Plan::defaults();
     let snapshot = Snapshot { place, head: Position(position), revoked: set, keys: &keys, plans: &plans };
-    seal_snapshot(snapshot, &key).unwrap()
+    seal_snapshot(snapshot, &key).unwrap().0
 }
 
 fn cutoff(number: u32) -> Cutoff {
