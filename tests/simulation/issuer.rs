@@ -10,6 +10,7 @@ use tollgate_shared::wire::feed::{seal, seal_snapshot};
 
 use crate::database::Database;
 use crate::random::Random;
+use crate::world::Case;
 
 pub(crate) const EPOCH: Epoch = Epoch([1; 16]);
 /// Of so long ago a look may be for who asks now, and how often the log is looked at, in milliseconds; …
@@ -47,6 +48,9 @@ pub(crate) struct Poll {
     held_until: u64,
     asked_at: Option<(u64, Position)>,
     segment: Option<Position>,
+    /// Whether a large snapshot may come without its pieces, and which part of one is asked for.
+    apart: bool,
+    part: Option<(String, usize)>,
 }
 
 impl Poll {
@@ -67,7 +71,13 @@ impl Poll {
             held_until: now + number("wait").unwrap_or_default() * 1000,
             asked_at: None,
             segment: None,
+            apart: query.split('&').any(|pair| pair == "pieces=apart"),
+            part: None,
         };
+        if let Some(part) = path.strip_prefix("/v1/edge/snapshot/") {
+            let (id, first) = part.split_once('/')?;
+            return Some(Self { part: Some((id.to_owned(), first.parse().ok()?)), held_until: 0, ..poll });
+        }
         if path == "/v1/edge/feed" {
             return Some(poll);
         }
@@ -96,6 +106,8 @@ pub(crate) struct Replica {
     look: Option<Look>,
     last_began: Option<u64>,
     last_failed: Option<u64>,
+    /// A snapshot that is larger than this is given in parts of so many bytes.
+    part_bytes: usize,
     /// The highest position it knows of.
     position: Position,
     pub(crate) polls: Vec<Poll>,
@@ -111,6 +123,9 @@ pub(crate) struct Tally {
     pub(crate) snapshots: u64,
     pub(crate) snapshots_again: u64,
     pub(crate) segments: u64,
+    pub(crate) parts: u64,
+    /// Asked for at a replica that has no such snapshot.
+    pub(crate) parts_missed: u64,
 }
 
 /// The world around a replica at one instant.
@@ -123,11 +138,12 @@ pub(crate) struct Moment<'w> {
 }
 
 impl Replica {
-    pub(crate) fn start(database: &mut Database, now: Now, entries_max: u64) -> Self {
+    pub(crate) fn start(database: &mut Database, now: Now, case: &Case) -> Self {
         database.floor = database.floor.max(now.wall);
         Self {
             clock: FeedClock::new(database.floor, now),
-            history: History::new(EPOCH, entries_max),
+            history: History::new(EPOCH, case.entries_max),
+            part_bytes: case.part_bytes,
             answers: Answers::default(),
             snapshots: Snapshots::default(),
             look: None,
@@ -226,6 +242,9 @@ impl Replica {
             let bytes = seal(&message, at.key).ok_or(())?;
             Ok::<_, ()>((message, bytes.into()))
         };
+        if let Some((id, first)) = &poll.part {
+            return self.tell_part(id, *first);
+        }
         if let Some(from) = poll.segment {
             let Ok(body) = answers
                 .one(Told::Segment(history.epoch(), from), looked_at, || sealed(history.segment(from)))
@@ -251,13 +270,23 @@ impl Replica {
     fn tell_everything(&mut self, poll: &Poll, at: &Moment<'_>) -> Answer {
         let least = poll.least.min(self.history.head());
         self.told.snapshots += 1;
-        if let Some(kept) = self.snapshots.kept(least, &self.history, at.now.monotonic) {
-            self.told.snapshots_again += 1;
-            return self.dated(&kept.message, at);
-        }
-        let Some(Whole { place, revoked, keys, plans }) = self.history.whole() else {
-            return Answer::plain(500, b"");
+        let made = match self.snapshots.kept(least, &self.history, at.now.monotonic) {
+            Some(kept) => {
+                self.told.snapshots_again += 1;
+                kept
+            }
+            None => match self.make_snapshot(at) {
+                Some(made) => made,
+                None => return Answer::plain(500, b""),
+            },
         };
+        let is_large = poll.apart && made.body.len() > self.part_bytes;
+        let told = if is_large { made.body.slice(made.layout.envelope()) } else { made.body };
+        self.dated(&told, at)
+    }
+
+    fn make_snapshot(&self, at: &Moment<'_>) -> Option<Snapshot> {
+        let Whole { place, revoked, keys, plans } = self.history.whole()?;
         let snapshot = tollgate_shared::wire::feed::Snapshot {
             place,
             head: place.position,
@@ -265,18 +294,33 @@ impl Replica {
             keys: &keys,
             plans: &plans,
         };
-        let message = seal_snapshot(snapshot, at.key).unwrap();
+        let sealed = seal_snapshot(snapshot, at.key)?;
         let read_at = Monotonic(self.last_began.unwrap_or_default());
-        self.snapshots.keep(
-            Snapshot { message: message.clone().into(), to: place.position, read_at },
-            self.snapshots.log(),
-        );
-        self.dated(&message, at)
+        let made = Snapshot::new(sealed, place.position, read_at);
+        self.snapshots.keep(made.clone(), self.snapshots.log());
+        Some(made)
+    }
+
+    fn tell_part(&mut self, id: &str, first: usize) -> Answer {
+        let part = self.snapshots.named(id).and_then(|kept| {
+            let part = kept.layout.part(first, self.part_bytes)?;
+            Some(kept.body.slice(part))
+        });
+        match part {
+            Some(part) => {
+                self.told.parts += 1;
+                Answer { status: 200, body: part.to_vec(), dated: None, is_snapshot: false }
+            }
+            None => {
+                self.told.parts_missed += 1;
+                Answer::plain(404, b"")
+            }
+        }
     }
 
     fn dated(&self, body: &[u8], at: &Moment<'_>) -> Answer {
         let anchor = tollgate_shared::wire::feed::TrustAnchor::new(&at.key.public_bytes()).unwrap();
-        let FeedMessage { as_of, change, .. } = anchor.open(body).unwrap().message;
+        let FeedMessage { as_of, change, .. } = anchor.open_start(body, body.len()).unwrap().0;
         let is_snapshot = matches!(change, FeedChange::Snapshot { .. });
         let place = self.dated.partition_point(|(date, _)| *date < as_of);
         let ahead = self.dated.get(place).map_or(at.ahead, |(_, ahead)| *ahead);
@@ -286,10 +330,12 @@ impl Replica {
 
 impl Tally {
     pub(crate) fn add(&mut self, other: &Self) {
-        let Self { deltas, snapshots, snapshots_again, segments } = *other;
+        let Self { deltas, snapshots, snapshots_again, segments, parts, parts_missed } = *other;
         self.deltas += deltas;
         self.snapshots += snapshots;
         self.snapshots_again += snapshots_again;
         self.segments += segments;
+        self.parts += parts;
+        self.parts_missed += parts_missed;
     }
 }

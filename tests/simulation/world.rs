@@ -36,6 +36,8 @@ pub(crate) struct Case {
     pub(crate) vms: usize,
     /// So many entries of the log a replica keeps one by one.
     pub(crate) entries_max: u64,
+    /// A snapshot that is larger than this is given in parts.
+    pub(crate) part_bytes: usize,
     /// By so many milliseconds the dates of edges and of the issuer may be wrong. Together they are at most what
     /// `CLOCK_ERROR_SECONDS` allows.
     pub(crate) edge_date_wrong: u64,
@@ -58,6 +60,7 @@ impl Case {
             processes: 2,
             vms: 3,
             entries_max: 5_000,
+            part_bytes: usize::MAX,
             edge_date_wrong: 600_000,
             issuer_date_wrong: 300_000,
             suspended_max: 90_000,
@@ -78,6 +81,7 @@ impl Case {
             suspended_max: if random.chance(250_000) { 3_600_000 } else { 90_000 },
             revoked_rate: 2_000 << random.below(5),
             clock_goes_back: random.chance(200_000),
+            part_bytes: [1, 600, usize::MAX][random.place(3)],
         }
     }
 }
@@ -181,7 +185,7 @@ impl World {
             let floor = shown(self.now, self.feed_ahead_most - SKEW_MILLIS as i64 / 2).wall;
             self.database.floor = self.database.floor.max(floor);
         }
-        self.replicas[place] = Some(Replica::start(&mut self.database, now, self.case.entries_max));
+        self.replicas[place] = Some(Replica::start(&mut self.database, now, &self.case));
     }
 
     pub(crate) fn stop_replica(&mut self, place: usize, is_graceful: bool) {

@@ -10,9 +10,8 @@
 
 mod record;
 
-use tollgate_shared::revocation::{FeedChange, FeedMessage};
+use tollgate_shared::revocation::{FeedMessage, Position};
 
-use super::call::{Body, Reader};
 use super::shared_data::{NotWritten, SharedData, Version};
 pub(super) use record::{FORM, Head, KeyRecord, Lease, SnapshotRecord, Vm, Vms};
 
@@ -43,6 +42,14 @@ impl Want {
             Self::Keys(place) => 4 << place.min(28),
         }
     }
+}
+
+/// A snapshot of which some pieces are on the board.
+#[derive(Debug)]
+pub(super) struct SnapshotDraft {
+    /// So many pieces the one before had.
+    before: u32,
+    pieces: u32,
 }
 
 /// The board of one configuration.
@@ -120,32 +127,32 @@ impl<S: SharedData> Board<S> {
         (u64::from_be_bytes(*written) == number).then(|| envelope.to_vec())
     }
 
-    /// Writes a snapshot down. It is in use when the head names it.
-    pub(super) fn write_snapshot(
-        &self,
-        head: &mut Head,
-        message: &FeedMessage,
-        envelope: &[u8],
-        body: Body<'_>,
-    ) -> SnapshotRecord {
-        let before = self.drop_snapshot(head);
+    /// Begins to write a snapshot down, in the place of the one that `head` names. It is in use when the head names it.
+    pub(super) fn begin_snapshot(&self, head: Option<&mut Head>, envelope: &[u8]) -> SnapshotDraft {
+        let before = head.map_or(0, |head| self.drop_snapshot(head));
         let _ = self.write("snapshot", envelope, None);
-        let marks = match &message.change {
-            FeedChange::Snapshot { pieces } => pieces.as_slice(),
-            FeedChange::Delta(_) => &[],
-        };
-        let (mut count, mut reader) = (0, Reader::new(body, envelope.len()));
-        for mark in marks {
-            // What the host does not give is no piece, and who takes it asks for another snapshot.
-            let piece = reader.next(mark.size as usize).unwrap_or_default();
-            let _ = self.write(&format!("piece.{count}"), piece, None);
-            count += 1;
-        }
-        for unused in count..before {
+        SnapshotDraft { before, pieces: 0 }
+    }
+
+    /// Writes its next piece. What the host does not give is no piece, and who takes it asks for another snapshot.
+    pub(super) fn write_piece(&self, draft: &mut SnapshotDraft, piece: &[u8]) {
+        let _ = self.write(&format!("piece.{}", draft.pieces), piece, None);
+        draft.pieces += 1;
+    }
+
+    /// It is all there, and leads to `position`.
+    pub(super) fn end_snapshot(
+        &self,
+        draft: SnapshotDraft,
+        head: &mut Head,
+        position: Position,
+    ) -> SnapshotRecord {
+        let SnapshotDraft { before, pieces } = draft;
+        for unused in pieces..before {
             let _ = self.write(&format!("piece.{unused}"), &[], None);
         }
         head.snapshots += 1;
-        SnapshotRecord { number: head.snapshots, pieces: count, position: message.to, deltas: head.deltas }
+        SnapshotRecord { number: head.snapshots, pieces, position, deltas: head.deltas }
     }
 
     /// Gives back the memory of a snapshot that is of no use; tells how many pieces it had.

@@ -7,22 +7,20 @@
 //! Its cursor is where the board ends. What it takes from the issuer it does not apply: that is every VM's own affair, the
 //! leader's included.
 
-use tollgate_shared::revocation::{
-    ApplyError, Epoch, FeedChange, FeedMessage, Place, Position, SEGMENT_POSITIONS, Staging,
-};
-use tollgate_shared::time::{Monotonic, Now, UnixMillis};
-use tollgate_shared::token::KeySet;
-use tollgate_shared::wire::feed::{FeedDecodeError, MEDIA_TYPE};
+use tollgate_shared::revocation::{Epoch, Position, SEGMENT_POSITIONS};
+use tollgate_shared::time::{Monotonic, Now};
+use tollgate_shared::wire::feed::MEDIA_TYPE;
 
+mod parts;
+mod publish;
+
+use self::parts::Parts;
 use super::board::{Board, Head, SnapshotRecord, Want};
 use super::breaker::{Breaker, backoff};
-use super::call::{
-    AnswerFault, Body, CALL_MILLIS, Call, CallFailure, CallIds, CallKind, Flight, Outcome, Reply,
-};
-use super::freshness::IssuerClock;
+use super::call::{AnswerFault, CALL_MILLIS, Call, CallIds, CallKind, Flight, Outcome, Reply};
 use super::metrics::{Counter, Metrics};
 use super::opening::Opening;
-use super::shared_data::{SharedData, Version};
+use super::shared_data::SharedData;
 use super::unknown_keys::REFETCH_MILLIS;
 use crate::config::Origin;
 
@@ -44,6 +42,10 @@ pub(super) struct Publisher {
     missing: Option<Position>,
     /// Whether the last message was a snapshot, which may have been made long ago: how late it is now is to be heard at once.
     is_unproven: bool,
+    /// The snapshot whose pieces are asked for in parts.
+    parts: Option<Parts>,
+    /// How often in a row such a one could not be had whole.
+    parts_failed: u32,
 }
 
 /// What is to be done next.
@@ -68,6 +70,8 @@ struct Asked {
     at: Option<(Epoch, Position)>,
     /// Whether the answer may be held until there is news.
     may_be_held: bool,
+    /// Whether a large snapshot may come without its pieces.
+    apart: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,17 +79,7 @@ enum Request {
     Snapshot,
     Delta,
     Segment,
-}
-
-/// The start of a body that is read at once, in bytes: most envelopes fit in. So much is read of one that does not.
-const ENVELOPE_BYTES: usize = 64 * 1024;
-const ENVELOPE_BYTES_MAX: usize = 1024 * 1024;
-
-/// What the issuer said.
-struct Heard<'b> {
-    message: FeedMessage,
-    envelope: &'b [u8],
-    body: Body<'b>,
+    Part,
 }
 
 /// What everything here needs of the engine.
@@ -113,12 +107,14 @@ pub(super) enum Published {
     Overtaken,
 }
 
-/// A snapshot may be large and the link slow: after each failure it may be on its way for twice as long, up to so many
+/// A snapshot, or a part of one, may be large and the link slow: after each failure it may be on its way for twice as long, up to so many
 /// milliseconds.
 const LARGE_MILLIS_MAX: u64 = 60_000;
 const LARGE_DOUBLINGS_MAX: u32 = 4;
 /// What follows on the board is never large, and a call into silence delays by as much the one that would be answered.
 const SMALL_DOUBLINGS_MAX: u32 = 1;
+/// After so many snapshots that could not be had in parts one is asked for at once: each replica of the issuer may have others.
+const PARTS_FAILED_MAX: u32 = 2;
 /// The first and the longest pause after an answer that was to bring more and did not, in milliseconds.
 const IDLE_FIRST_MILLIS: u64 = 50;
 const IDLE_DOUBLINGS_MAX: u32 = 6;
@@ -131,7 +127,7 @@ impl Publisher {
 
     /// Does what other VMs, and this one, want.
     pub(super) fn heed<S: SharedData>(&mut self, board: &Board<S>, now: Monotonic) {
-        let busy = matches!(self.task, Task::Restart | Task::Fetch | Task::Meet(_));
+        let busy = matches!(self.task, Task::Restart | Task::Fetch | Task::Meet(_)) || self.parts.is_some();
         let in_hand = self.asked.is_some_and(|asked| !asked.may_be_held);
         // Between two tries there is a poll for those that follow.
         let may_fetch = !busy && !in_hand && self.failures == 0 && now >= self.fetch_at;
@@ -173,14 +169,15 @@ impl Publisher {
         let timeout_millis = match request {
             Request::Delta if held_seconds > 0 => CALL_MILLIS + held_seconds * 1000,
             Request::Delta | Request::Segment => CALL_MILLIS << self.failures.min(SMALL_DOUBLINGS_MAX),
-            Request::Snapshot => {
+            Request::Snapshot | Request::Part => {
                 let failures = self.failures.max(self.fetch_failures).min(LARGE_DOUBLINGS_MAX);
                 LARGE_MILLIS_MAX.min(CALL_MILLIS << failures)
             }
         };
         let flight = scene.ids.take_off(now, timeout_millis);
         let at = head.as_ref().map(|head| (head.epoch, head.position));
-        self.asked = Some(Asked { flight, request, at, may_be_held: held_seconds > 0 });
+        let (may_be_held, apart) = (held_seconds > 0, self.takes_parts());
+        self.asked = Some(Asked { flight, request, at, may_be_held, apart });
         scene.breaker.began();
         Some(Call {
             id: flight.id,
@@ -195,17 +192,30 @@ impl Publisher {
         })
     }
 
+    /// Whether a large snapshot is to come without its pieces.
+    fn takes_parts(&self) -> bool {
+        self.parts_failed < PARTS_FAILED_MAX
+    }
+
     /// What to ask for, where, and for how many seconds the answer may be held.
     fn request(&self, head: Option<&Head>, origin: &Origin) -> (Request, String, u64) {
-        let feed = "/v1/edge/feed";
-        let Some(head) = head else { return (Request::Snapshot, feed.to_owned(), 0) };
+        if let Some(parts) = &self.parts {
+            return (Request::Part, parts.path(), 0);
+        }
+        // Whatever is asked for, a snapshot may be the answer.
+        let feed = if self.takes_parts() { "/v1/edge/feed?pieces=apart&" } else { "/v1/edge/feed?" };
+        let Some(head) = head else {
+            return (Request::Snapshot, feed.trim_end_matches(['&', '?']).to_owned(), 0);
+        };
         let (epoch, position) = (head.epoch.to_hex(), head.position);
         match self.task {
             Task::Restart | Task::Fetch => {
-                return (Request::Snapshot, format!("{feed}?epoch={epoch}&least={}", position.0), 0);
+                let path = format!("{feed}epoch={epoch}&least={}", position.0);
+                return (Request::Snapshot, path, 0);
             }
             Task::Meet(SnapshotRecord { position: until, .. }) => {
-                let path = format!("{feed}?epoch={epoch}&after={}&until={}&wait=0", position.0, until.0);
+                let (after, until) = (position.0, until.0);
+                let path = format!("{feed}epoch={epoch}&after={after}&until={until}&wait=0");
                 return (Request::Delta, path, 0);
             }
             Task::Follow => {}
@@ -220,7 +230,7 @@ impl Publisher {
         // After a failure the first answer is wanted at once: it proves that the issuer is back.
         let may_wait = self.failures == 0 && behind == 0 && head.is_proven && !self.is_unproven;
         let hold = if may_wait { origin.long_poll_seconds } else { 0 };
-        (Request::Delta, format!("{feed}?epoch={epoch}&after={}&wait={hold}", position.0), hold)
+        (Request::Delta, format!("{feed}epoch={epoch}&after={}&wait={hold}", position.0), hold)
     }
 
     /// Takes in what became of the poll under way.
@@ -234,6 +244,9 @@ impl Publisher {
     ) -> Result<Published, AnswerFault> {
         let Some(asked) = self.asked.take() else { return Ok(Published::Nothing) };
         let published = match outcome {
+            Ok(Reply { status: 200, body }) if asked.request == Request::Part => self
+                .publish_part(asked, body, scene)
+                .inspect_err(|_| scene.metrics.count(Counter::FeedRefused)),
             Ok(Reply { status: 200, body }) => self.publish(asked, body, scene).inspect_err(|fault| {
                 scene.metrics.count(Counter::FeedRefused);
                 if fault.calls_for_snapshot() && asked.request != Request::Segment {
@@ -270,16 +283,18 @@ impl Publisher {
 
     fn succeeded<S: SharedData>(&mut self, asked: Asked, published: Published, scene: &mut Scene<'_, S>) {
         // Not by a snapshot: when what should follow on it fails each time, each takes longer to be asked for.
-        if !self.is_unproven {
+        if !self.is_unproven && self.parts.is_none() {
             self.failures = 0;
         }
         scene.breaker.succeeded();
-        if asked.request == Request::Snapshot && matches!(self.task, Task::Follow) {
+        let is_whole = matches!(asked.request, Request::Snapshot | Request::Part) && self.parts.is_none();
+        if is_whole && matches!(self.task, Task::Follow) {
             self.fetch_failures = 0;
         }
         let (now, poll_millis) = (scene.now.monotonic, scene.origin.poll_interval_ms);
         let behind = scene.board.head().is_some_and(|(head, _)| head.position < head.known_end);
-        let wants_more = behind || self.is_unproven || !matches!(self.task, Task::Follow);
+        let is_done = matches!(self.task, Task::Follow) && self.parts.is_none();
+        let wants_more = behind || self.is_unproven || !is_done;
         // What moved nothing is asked for again at once only if the board has moved meanwhile, or was to be asked otherwise.
         self.idle = match published {
             Published::News => 0,
@@ -308,9 +323,14 @@ impl Publisher {
         self.failures = self.failures.saturating_add(1);
         scene.breaker.failed(now, random);
         self.next_at = now.plus(backoff(self.failures, random));
-        if asked.request == Request::Segment {
+        match asked.request {
             // Whatever spoils it may spoil it for good: what follows is polled for.
-            self.missing = asked.at.map(|(_, position)| position);
+            Request::Segment => self.missing = asked.at.map(|(_, position)| position),
+            Request::Part => {
+                self.parts = None;
+                self.parts_failed = self.parts_failed.saturating_add(1);
+            }
+            Request::Delta | Request::Snapshot => {}
         }
         if matches!(self.task, Task::Fetch | Task::Meet(_)) {
             // The others follow on while one waits for its snapshot.
@@ -320,158 +340,4 @@ impl Publisher {
             scene.board.want(Want::Snapshot);
         }
     }
-
-    fn publish<S: SharedData>(
-        &mut self,
-        asked: Asked,
-        body: Body<'_>,
-        scene: &mut Scene<'_, S>,
-    ) -> Result<Published, AnswerFault> {
-        let read = |size| body.part(0, size).ok_or(AnswerFault::Call(CallFailure::NoAnswer));
-        let mut start = read(ENVELOPE_BYTES)?;
-        if body.size() > ENVELOPE_BYTES
-            && scene.opening.open_start(&start, body.size()) == Err(FeedDecodeError::Envelope)
-        {
-            start = read(ENVELOPE_BYTES_MAX)?;
-        }
-        let (message, envelope) =
-            scene.opening.open_start(&start, body.size()).map_err(AnswerFault::Decode)?;
-        let opened = Heard { message, envelope, body };
-        let known = scene.board.head();
-        let place = known.as_ref().map(|(head, _)| head.place());
-        if asked.at != place.map(|place| (place.epoch, place.position)) {
-            // Another VM that took itself for the leader was quicker. What was asked for is of no use now, and no fault.
-            return Ok(Published::Nothing);
-        }
-        match (&opened.message.change, asked.request) {
-            (FeedChange::Snapshot { .. }, Request::Segment) => {
-                Err(AnswerFault::Apply(ApplyError::Incomplete))
-            }
-            // One that was asked for news and says what it had said is a cache, or worse.
-            (FeedChange::Snapshot { .. }, Request::Delta)
-                if place.is_some_and(|place| {
-                    place.epoch == opened.message.epoch && place.position == opened.message.to
-                }) =>
-            {
-                Err(AnswerFault::Apply(ApplyError::Rollback))
-            }
-            // Asked for more, the issuer may say that it must begin anew.
-            (FeedChange::Snapshot { .. }, Request::Snapshot | Request::Delta) => {
-                // Begun and left: whether its keys can be used is known then.
-                Staging::begin(place, opened.message.clone()).map_err(AnswerFault::Apply)?;
-                Ok(self.publish_snapshot(&opened, known, scene))
-            }
-            (FeedChange::Delta(_), _) => {
-                Place::may_become(place, &opened.message).map_err(AnswerFault::Apply)?;
-                check_keys(&opened.message).map_err(AnswerFault::Apply)?;
-                let published = self.publish_delta(asked.request, &opened, known, scene);
-                // What this VM published it takes from the board next.
-                scene.opening.remember(opened.envelope, opened.message);
-                Ok(published)
-            }
-        }
-    }
-
-    fn publish_snapshot<S: SharedData>(
-        &mut self,
-        opened: &Heard<'_>,
-        known: Option<(Head, Version)>,
-        scene: &mut Scene<'_, S>,
-    ) -> Published {
-        let Heard { message, envelope, body } = opened;
-        let (known, version) = known.unzip();
-        let clock = clock_after(known.as_ref(), message, scene.now);
-        let place = Place::after(known.as_ref().map(Head::place), message);
-        let same_history = known.as_ref().is_some_and(|head| head.epoch == message.epoch);
-        let mut head = match known {
-            Some(known) => Head { clock, ..known },
-            None => Head::new(place, message.head, clock),
-        };
-        let record = scene.board.write_snapshot(&mut head, message, envelope, *body);
-        // Whoever asked for one until now is answered with this.
-        scene.board.take_want(Want::Snapshot);
-        scene.metrics.count(Counter::FeedSnapshot);
-        self.is_unproven = true;
-        self.task = match self.task {
-            // The VMs that have state go on from where they are, and so must the board.
-            Task::Fetch if same_history && message.to > head.position => Task::Meet(record),
-            Task::Follow | Task::Restart | Task::Fetch | Task::Meet(_) => {
-                if (head.epoch, head.position) != (place.epoch, place.position) {
-                    head.is_proven = false;
-                }
-                (head.epoch, head.position, head.as_of) = (place.epoch, place.position, place.as_of);
-                head.snapshot = Some(record);
-                head.fresh.clear();
-                Task::Follow
-            }
-        };
-        head.known_end = if same_history { head.known_end.max(message.head) } else { message.head };
-        match scene.board.write_head(&head, version) {
-            Ok(()) => Published::News,
-            Err(_) => Published::Overtaken,
-        }
-    }
-
-    fn publish_delta<S: SharedData>(
-        &mut self,
-        request: Request,
-        opened: &Heard<'_>,
-        known: Option<(Head, Version)>,
-        scene: &mut Scene<'_, S>,
-    ) -> Published {
-        let Heard { message, envelope, .. } = opened;
-        // A delta follows on something, so there is a head.
-        let Some((known, version)) = known else { return Published::Overtaken };
-        let place = Place::after(Some(known.place()), message);
-        let news = message.to > known.position;
-        let clock = clock_after(Some(&known), message, scene.now);
-        // A segment was written when there was no more; a poll tells what there is, also if that is less than there was.
-        let known_end = match request {
-            Request::Segment => known.known_end.max(message.head),
-            Request::Delta | Request::Snapshot => message.head,
-        };
-        let mut head = Head { clock, as_of: place.as_of, known_end, ..known };
-        if news {
-            scene.board.push_delta(&mut head, message, envelope);
-        } else {
-            head.fresh = envelope.to_vec();
-        }
-        head.is_proven |= head.position >= head.known_end;
-        if let Task::Meet(record) = self.task {
-            if head.position == record.position {
-                head.snapshot = Some(SnapshotRecord { deltas: head.deltas, ..record });
-                self.task = Task::Follow;
-                self.fetch_failures = 0;
-                // Whoever asked for one until now is answered with this.
-                scene.board.take_want(Want::Snapshot);
-            } else if head.position > record.position {
-                self.task = Task::Fetch;
-            }
-        }
-        scene.metrics.count(Counter::FeedDelta);
-        self.is_unproven = false;
-        match scene.board.write_head(&head, Some(version)) {
-            Ok(()) if news => Published::News,
-            Ok(()) => Published::Proof,
-            Err(_) => Published::Overtaken,
-        }
-    }
-}
-
-fn check_keys(message: &FeedMessage) -> Result<(), ApplyError> {
-    message.keys.as_deref().map(|jwks| KeySet::from_jwks(jwks.as_bytes())).transpose()?;
-    Ok(())
-}
-
-/// What the process knows of the issuer's clock after this message.
-fn clock_after(head: Option<&Head>, message: &FeedMessage, now: Now) -> (UnixMillis, Monotonic) {
-    let clock = match head {
-        Some(head) => {
-            let mut clock = IssuerClock::resume(head.clock, head.as_of);
-            clock.advance(message.as_of, now.monotonic);
-            clock
-        }
-        None => IssuerClock::first(message.as_of, now),
-    };
-    clock.reading()
 }

@@ -53,7 +53,7 @@ fn at(millis: u64) -> Now {
 fn one_poll_is_under_way_at_a_time_and_a_lost_one_is_given_up() {
     let mut engine = engine();
     let first = due(&mut engine, 0).expect("the first poll");
-    assert_eq!((first.kind, first.path.as_str()), (CallKind::Feed, "/v1/edge/feed"));
+    assert_eq!((first.kind, first.path.as_str()), (CallKind::Feed, "/v1/edge/feed?pieces=apart"));
     assert_eq!(due(&mut engine, 5_999), None);
     assert_eq!(due(&mut engine, 6_000), None, "given up, and the next waits for its backoff");
     let second = due(&mut engine, 6_300).expect("another poll within the first backoff");

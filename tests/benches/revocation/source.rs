@@ -19,7 +19,7 @@ use tollgate_shared::revocation::{
 };
 use tollgate_shared::time::{UnixMillis, UnixSeconds};
 use tollgate_shared::token::SigningKey;
-use tollgate_shared::wire::feed::{Snapshot, seal, seal_snapshot};
+use tollgate_shared::wire::feed::{PART_BYTES, Snapshot, SnapshotLayout, seal, seal_snapshot};
 use tollgate_tests::client::raw;
 
 /// So many indices are live.
@@ -40,6 +40,7 @@ struct Shared {
     /// The positions before the log: those of the snapshot at the start.
     base: u64,
     snapshot: Vec<u8>,
+    layout: SnapshotLayout,
     end: watch::Sender<u64>,
     heartbeats: Mutex<Vec<Value>>,
 }
@@ -83,11 +84,21 @@ impl Source {
     pub(crate) fn new(set: RevocationSet) -> Result<Self> {
         let (feed_key, token_key) = (SigningKey::from_seed(&[3; 32]), SigningKey::from_seed(&[4; 32]));
         let base = set.indices.len().next_multiple_of(SEGMENT_POSITIONS);
-        let snapshot = snapshot_of(&set, base, &feed_key, &token_key)?;
+        let (snapshot, layout) = snapshot_of(&set, base, &feed_key, &token_key)?;
         let (end, _) = watch::channel(base);
         let (set, log, heartbeats) = (Mutex::new(set), Mutex::default(), Mutex::default());
         Ok(Self {
-            shared: Arc::new(Shared { feed_key, token_key, set, log, base, snapshot, end, heartbeats }),
+            shared: Arc::new(Shared {
+                feed_key,
+                token_key,
+                set,
+                log,
+                base,
+                snapshot,
+                layout,
+                end,
+                heartbeats,
+            }),
         })
     }
 
@@ -157,7 +168,17 @@ impl Source {
             let from: u64 = segment.split_once('/').context("a segment")?.1.parse()?;
             return self.delta(from, Some(from + SEGMENT_POSITIONS));
         }
-        let Some(after) = number("after") else { return Ok(self.shared.snapshot.clone()) };
+        let Shared { snapshot, layout, .. } = &*self.shared;
+        if let Some(part) = path.strip_prefix("/v1/edge/snapshot/") {
+            let first: usize = part.split_once('/').context("a part")?.1.parse()?;
+            let part = layout.part(first, PART_BYTES).and_then(|part| snapshot.get(part));
+            return Ok(part.context("no such part")?.to_vec());
+        }
+        let Some(after) = number("after") else {
+            let is_large = query.contains("pieces=apart") && snapshot.len() > PART_BYTES;
+            let told = if is_large { snapshot.get(layout.envelope()) } else { None };
+            return Ok(told.unwrap_or(snapshot).to_vec());
+        };
         let wait = Duration::from_secs(number("wait").unwrap_or_default());
         let mut end = self.shared.end.subscribe();
         // Late or not, what there is is told.
@@ -224,7 +245,7 @@ fn snapshot_of(
     position: u64,
     feed_key: &SigningKey,
     token_key: &SigningKey,
-) -> Result<Vec<u8>> {
+) -> Result<(Vec<u8>, SnapshotLayout)> {
     let place = Place { epoch: EPOCH, position: Position(position), as_of: now() };
     let keys = json!({ "keys": [token_key.public_jwk()] }).to_string();
     let plans = Plan::defaults();

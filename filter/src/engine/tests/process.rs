@@ -8,7 +8,9 @@ use tollgate_shared::revocation::{
     Delta, Epoch, FeedChange, FeedMessage, Place, Position, RevocationSet, SEGMENT_POSITIONS, StatusIndex,
 };
 use tollgate_shared::token::SigningKey;
-use tollgate_shared::wire::feed::{Snapshot, seal, seal_snapshot};
+use tollgate_shared::wire::feed::{PART_BYTES, Snapshot, SnapshotId, SnapshotLayout, seal, seal_snapshot};
+
+mod parts;
 
 use super::*;
 
@@ -33,6 +35,16 @@ struct Issuer {
     /// By so much the end of its log is ahead of what it tells.
     claims: u64,
     snapshots: usize,
+    /// A snapshot that is larger than this is given in parts of so many bytes to who takes such.
+    part_bytes: usize,
+    /// The last snapshot, as long as it is known; and how many parts were given.
+    kept: Option<(SnapshotId, Vec<u8>, SnapshotLayout)>,
+    keeps: bool,
+    /// What becomes of each part.
+    spoils: Option<fn(&mut Vec<u8>)>,
+    parts: usize,
+    /// The largest answer there was.
+    largest: usize,
     segments: usize,
     reports: Vec<serde_json::Value>,
 }
@@ -52,6 +64,12 @@ impl Issuer {
             calls: 0,
             claims: 0,
             snapshots: 0,
+            part_bytes: PART_BYTES,
+            kept: None,
+            keeps: true,
+            spoils: None,
+            parts: 0,
+            largest: 0,
             segments: 0,
             reports: Vec::new(),
         }
@@ -78,11 +96,25 @@ impl Issuer {
         let keys = serde_json::json!({ "keys": [self.feed_key.public_jwk()] }).to_string();
         let plans = Plan::defaults();
         let snapshot = Snapshot { place, head: position, revoked: &set, keys: &keys, plans: &plans };
-        let mut body = seal_snapshot(snapshot, &self.feed_key).unwrap();
+        let (mut body, layout) = seal_snapshot(snapshot, &self.feed_key).unwrap();
         if std::mem::take(&mut self.damages) {
             *body.last_mut().unwrap() ^= 1;
         }
+        self.kept = Some((SnapshotId::of(&body[layout.envelope()]), body.clone(), layout));
         body
+    }
+
+    /// The part of the last snapshot that this path names, if it names one.
+    fn part(&mut self, path: &str) -> Option<Vec<u8>> {
+        let (id, piece) = path.strip_prefix("/v1/edge/snapshot/")?.split_once('/')?;
+        let (_, body, layout) = self.kept.as_ref().filter(|(kept, ..)| self.keeps && kept.to_hex() == id)?;
+        self.parts += 1;
+        let part = layout.part(piece.parse().unwrap(), self.part_bytes)?;
+        let mut part = body[part].to_vec();
+        if let Some(spoil) = self.spoils {
+            spoil(&mut part);
+        }
+        Some(part)
     }
 
     /// The answer to a call that came at `since`; `None` for a poll that is held.
@@ -103,6 +135,10 @@ impl Issuer {
             let message = self.message(from, from + SEGMENT_POSITIONS as usize, now);
             return seal(&FeedMessage { head: message.to, ..message }, &self.feed_key);
         }
+        if path.starts_with("/v1/edge/snapshot/") {
+            // Nothing is no part: it is refused like a status that is no 200.
+            return Some(self.part(path).unwrap_or_default());
+        }
         let held_for = number("wait").unwrap_or_default() as u64 * 1000;
         let may_be_held = now.monotonic.0 < since + held_for;
         let known = parameter("epoch") == Some(self.epoch.to_hex());
@@ -116,7 +152,10 @@ impl Issuer {
             }
             None => {
                 self.snapshots += 1;
-                Some(self.snapshot(now))
+                let whole = self.snapshot(now);
+                let envelope = self.kept.as_ref().map_or(0, |(_, _, layout)| layout.envelope().end);
+                let is_large = parameter("pieces").is_some() && whole.len() > self.part_bytes;
+                Some(if is_large { whole[..envelope].to_vec() } else { whole })
             }
         }
     }
@@ -206,6 +245,7 @@ impl Process {
                 let _ = engine.answer(call.id, Ok(Reply { status: 500, body: Body::Here(b"no") }), now);
             } else if let Some(body) = self.issuer.answer(&call, since, now) {
                 self.issuer.calls += 1;
+                self.issuer.largest = self.issuer.largest.max(body.len());
                 let _ = engine.answer(call.id, Ok(Reply { status: 200, body: Body::Here(&body) }), now);
             } else {
                 self.held.push((vm, call, since));
@@ -595,8 +635,14 @@ proptest! {
     /// Whatever dies and whatever is lost: no VM goes back, none has what was never revoked, and when all is well again every
     /// one of them has exactly what was.
     #[test]
-    fn whatever_happens_every_vm_ends_with_what_was_revoked(events in proptest::collection::vec(any_event(), 1..40)) {
+    fn whatever_happens_every_vm_ends_with_what_was_revoked(
+        events in proptest::collection::vec(any_event(), 1..40),
+        in_parts in any::<bool>(),
+    ) {
         let mut process = Process::new(4);
+        if in_parts {
+            process.issuer.part_bytes = 1;
+        }
         let mut epochs = 1;
         let mut highest: BTreeMap<usize, (u8, u64)> = BTreeMap::new();
         for event in events {

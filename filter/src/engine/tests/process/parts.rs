@@ -1,0 +1,101 @@
+//! Snapshots that are so large that they are taken in parts.
+
+use super::*;
+
+const BYTES: usize = 40_000;
+
+/// A process whose issuer has revoked a hundred thousand, which are some parts.
+fn large(vms: usize) -> Process {
+    let mut process = Process::new(vms);
+    process.issuer.part_bytes = BYTES;
+    process.revoke((0..100_000u32).map(|number| number.wrapping_mul(2_654_435_769) % 100_000_000));
+    process
+}
+
+/// Lets time pass until so many parts were given.
+fn until_parts(process: &mut Process, count: usize) {
+    for _ in 0..1_000 {
+        if process.issuer.parts >= count {
+            return;
+        }
+        process.pass(5);
+    }
+    panic!("{} parts after five seconds", process.issuer.parts);
+}
+
+#[test]
+fn a_large_snapshot_comes_in_parts_and_is_used_when_all_are_there() {
+    let mut process = large(3);
+    until_parts(&mut process, 2);
+    assert_eq!(process.positions(), [None; 3]);
+    process.pass(1_000);
+    assert!(process.all_have_it(), "{:?}", process.positions());
+    assert_eq!((process.issuer.snapshots, process.polls_held()), (1, 1));
+    assert!(process.issuer.parts >= 4, "{} parts", process.issuer.parts);
+    assert!(process.issuer.largest < 2 * BYTES, "{} bytes at once", process.issuer.largest);
+}
+
+#[test]
+fn what_another_replica_has_no_parts_of_is_asked_for_whole_in_the_end() {
+    let mut process = large(2);
+    process.issuer.keeps = false;
+    process.pass(3_000);
+    assert!(process.all_have_it(), "{:?}", process.positions());
+    assert_eq!((process.issuer.snapshots, process.issuer.parts), (3, 0));
+    // And the next one in parts again.
+    process.issuer.keeps = true;
+    process.issuer.epoch = Epoch([2; 16]);
+    process.pass(40_000);
+    assert!(process.all_have_it(), "{:?}", process.positions());
+    assert!(process.issuer.parts >= 4, "{} parts", process.issuer.parts);
+}
+
+#[test]
+fn who_takes_over_between_two_parts_begins_anew() {
+    let mut process = large(3);
+    until_parts(&mut process, 2);
+    let leader = process.held.iter().find(|(_, call, _)| call.kind == CallKind::Feed).map(|(vm, ..)| *vm);
+    process.kill(leader.unwrap_or_default());
+    process.pass(2_000);
+    assert!(process.all_have_it(), "{:?}", process.positions());
+}
+
+#[test]
+fn the_others_follow_on_while_one_that_comes_later_gets_its_snapshot_in_parts() {
+    let mut process = large(3);
+    process.pass(1_000);
+    for index in 0..2 * board::RING as u32 {
+        process.revoke([50_000_000 + index]);
+        process.pass(10);
+    }
+    let before = process.issuer.parts;
+    process.start(1);
+    until_parts(&mut process, before + 2);
+    process.revoke([77_777]);
+    process.pass(2_000);
+    assert!(process.all_have_it(), "{:?}", process.positions());
+    assert_eq!(process.issuer.snapshots, 2);
+}
+
+#[test]
+fn a_damaged_part_is_never_used() {
+    let mut process = large(2);
+    process.issuer.damages = true;
+    process.pass(4_000);
+    assert!(process.all_have_it(), "{:?}", process.positions());
+    assert!(process.issuer.snapshots >= 2);
+}
+
+#[test]
+fn a_part_with_more_or_less_than_whole_pieces_is_refused() {
+    for change in
+        [|part: &mut Vec<u8>| part.push(0), |part: &mut Vec<u8>| part.truncate(part.len() - 1), Vec::clear]
+    {
+        let mut process = large(1);
+        process.issuer.spoils = Some(change);
+        process.pass(4_000);
+        // Not in parts, but whole.
+        assert!(process.all_have_it(), "{:?}", process.positions());
+        assert_eq!((process.issuer.snapshots, process.issuer.parts), (3, 2));
+    }
+}
