@@ -1,5 +1,5 @@
-//! Simulated edges: each polls the feed on one connection and reports on another, as the filter does, and knows how far it has the
-//! feed; it keeps nothing of what it is told.
+//! Simulated edges: each polls the feed on a connection of its own, reports, and knows how far it has the feed; it keeps nothing of
+//! what it is told.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use tollgate_shared::revocation::{FeedChange, SEGMENT_POSITIONS};
 use tollgate_shared::wire::feed::TrustAnchor;
 
 use crate::clock;
-use crate::reports::Reporter;
+use crate::reports::{Pool, Reporter};
 
 /// What the filter does after failures: from 250 ms doubling to ten seconds, at random below that.
 const BACKOFF_FIRST: Duration = Duration::from_millis(250);
@@ -63,6 +63,7 @@ pub(crate) struct Fleet {
     pub(crate) segments: AtomicU64,
     pub(crate) reports: AtomicU64,
     pub(crate) reports_failed: AtomicU64,
+    pub(crate) report_pool: Pool,
     /// Requests in each second since the beginning.
     each_second: Vec<AtomicU64>,
     target: AtomicU64,
@@ -94,6 +95,7 @@ impl Fleet {
             segments: AtomicU64::new(0),
             reports: AtomicU64::new(0),
             reports_failed: AtomicU64::new(0),
+            report_pool: Pool::default(),
             each_second: (0..SECONDS_MAX).map(|_| AtomicU64::new(0)).collect(),
             target: AtomicU64::new(u64::MAX),
             arrived: Mutex::default(),

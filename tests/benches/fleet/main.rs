@@ -2,7 +2,7 @@
 //!
 //! `cargo bench -p tollgate-tests --bench fleet -- <part>` runs one part: `edges`, `sets` or `start`; without a name all of them.
 //! `EDGES=1000` has fewer edges. The issuer that is measured is this program too, started with the issuer's own arguments. Both
-//! need two descriptors for each edge (`ulimit -n`), and share the machine: the edges' own work is in the times.
+//! need a descriptor for each edge and some hundred more (`ulimit -n`), and share the machine: the edges' own work is in the times.
 
 mod edges;
 mod log;

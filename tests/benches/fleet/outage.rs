@@ -14,6 +14,7 @@ use tollgate_tests::issuer::{Issuer, IssuerOptions, Program};
 use crate::clock;
 use crate::edges::{Fleet, Reading};
 use crate::log;
+use crate::reports::POOL_MAX;
 
 const STEADY: Duration = Duration::from_secs(20);
 const AWAY: Duration = Duration::from_secs(60);
@@ -44,7 +45,8 @@ pub(crate) async fn run(count: usize) -> Result<()> {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let held = clock::status_kib(issuer.process().id(), "VmRSS")?;
     println!(
-        "{count} edges wait, each with a connection for polls and one for reports: VmRSS {} MiB, {} KiB more for each than with none",
+        "{count} edges wait, each on a connection of its own, and report on {POOL_MAX} together: VmRSS {} MiB, {:.1} KiB more for each \
+         than with none",
         held / 1024,
         held.saturating_sub(before) as f64 / count as f64
     );

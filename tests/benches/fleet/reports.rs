@@ -1,14 +1,14 @@
 //! Has a simulated edge report what it enforces as the filter does: when that has risen, but not too often, and now and then
 //! otherwise.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use serde_json::json;
 use tokio::net::TcpStream;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use crate::clock;
 use crate::edges::{Answer, Fleet, Place, Random, exchange};
@@ -40,13 +40,13 @@ impl Reporter {
     }
 
     pub(crate) async fn run(mut self) {
-        let (mut stream, mut failures) = (None, 0);
+        let mut failures = 0;
         while !self.fleet.is_over() {
             let last = clock::now();
             let place = self.places.borrow().clone();
-            let sent = tokio::time::timeout(PATIENCE, self.report(stream.take(), place.as_ref())).await;
-            if let Ok(Ok(open)) = sent {
-                (stream, failures) = (Some(open), 0);
+            let sent = tokio::time::timeout(PATIENCE, self.report(place.as_ref())).await;
+            if let Ok(Ok(())) = sent {
+                failures = 0;
                 self.fleet.reports.fetch_add(1, Ordering::SeqCst);
                 tokio::time::sleep(SPACING.saturating_sub(last.elapsed())).await;
                 self.until_due(last, place.map(|place| place.position)).await;
@@ -74,7 +74,7 @@ impl Reporter {
         }
     }
 
-    async fn report(&self, stream: Option<TcpStream>, place: Option<&Place>) -> Result<TcpStream> {
+    async fn report(&self, place: Option<&Place>) -> Result<()> {
         let millis = |since: Instant| since.elapsed().as_millis() as u64;
         let body = json!({
             "edge": format!("edge-{}", self.number),
@@ -96,20 +96,43 @@ impl Reporter {
             self.credential,
             body.len()
         );
+        let pool = &self.fleet.report_pool;
+        let _turn = pool.turns.acquire().await?;
+        let idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         self.fleet.asked();
-        if let Some(mut stream) = stream
+        if let Some(mut stream) = idle
             && let Ok(answer) = exchange(&mut stream, request.as_bytes()).await
         {
-            return taken(stream, &answer);
+            return pool.taken(stream, &answer);
         }
         // A connection that was idle may have been closed: that is no failure.
         let mut stream = self.fleet.connect().await?;
         let answer = exchange(&mut stream, request.as_bytes()).await?;
-        taken(stream, &answer)
+        pool.taken(stream, &answer)
     }
 }
 
-fn taken(stream: TcpStream, answer: &Answer) -> Result<TcpStream> {
-    ensure!(answer.status == 200, "a report was answered with {}", answer.status);
-    Ok(stream)
+/// The connections that reports are sent on, as a load balancer before the issuer has them: fewer than there are edges, or twice as
+/// many descriptors would be needed as a process may have on some machines.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    turns: Semaphore,
+    idle: Mutex<Vec<TcpStream>>,
+}
+
+/// So many connections for reports there are at most.
+pub(crate) const POOL_MAX: usize = 512;
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self { turns: Semaphore::new(POOL_MAX), idle: Mutex::default() }
+    }
+}
+
+impl Pool {
+    fn taken(&self, stream: TcpStream, answer: &Answer) -> Result<()> {
+        ensure!(answer.status == 200, "a report was answered with {}", answer.status);
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(stream);
+        Ok(())
+    }
 }
