@@ -157,7 +157,7 @@ async fn what_hundreds_ask_at_once_is_read_once_for_all() {
                 start.wait().await;
                 let asked_at = bench.app.feed.now();
                 let has = has.map(|position| (bench.app.feed.epoch(), position));
-                let wait = std::time::Duration::ZERO;
+                let wait = Duration::ZERO;
                 let request = FeedRequest { has, wait, until: None, least: None, apart: false };
                 let answer = bench.app.feed.answer(request, &bench.app.keys.feed).await.unwrap();
                 let message = bench.open_message(&answer.message);

@@ -62,7 +62,7 @@ impl Publisher {
         &mut self,
         Heard { message, envelope, .. }: Heard<'_>,
         known: Option<(Head, Version)>,
-        scene: &mut Scene<'_, S>,
+        scene: &Scene<'_, S>,
     ) -> Published {
         let (mut head, version) = known.unzip();
         let draft = scene.board.begin_snapshot(head.as_mut(), envelope);
