@@ -9,7 +9,7 @@
 //! | kept | what an old one can do until then | why that may be |
 //! | --- | --- | --- |
 //! | client | one that was disabled, or whose secret was withdrawn, still authenticates | what it had is cut off in the database, which every check of a token reads; before something new is issued, [`App::confirmed_client`] asks the database |
-//! | role | a permission that was taken away can still be asked for | a token that has it keeps it anyway until it ends |
+//! | role | a permission that was taken away can still be asked for | what was given before is cut off; a token that is given it here afterwards has it until it ends, a quarter of an hour by default |
 //! | tenant | one that was disabled still looks enabled to its clients | as for clients; what is issued is refused with the cut-offs, [`Store::cut_off`] |
 //!
 //! Credentials of operators and edges, passwords, sessions, refresh tokens, cut-offs and keys are never kept.

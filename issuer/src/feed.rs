@@ -218,8 +218,9 @@ impl Feed {
             // What an edge has it must have afterwards, too.
             None => {
                 let made = self.snapshot(self.least(has, least.max(after)), key).await?;
-                let message = if apart { made.head() } else { made.body };
-                FeedAnswer { message, to: made.to, kind: FeedKind::Snapshot }
+                let message = if apart { made.head() } else { made.body.clone() };
+                let is_whole = message.len() == made.body.len();
+                FeedAnswer { message, to: is_whole.then_some(made.to), kind: FeedKind::Snapshot }
             }
         };
         self.metrics.feed_answered(answer.kind);
@@ -277,7 +278,7 @@ impl Feed {
         let made = || sealed(self.history().delta(after, Some(to)), key);
         let message = self.answers.one(Told::Delta(epoch, after, to), looked_at, made)?;
         let kind = if after == to { FeedKind::Empty } else { FeedKind::Delta };
-        Ok(Some(FeedAnswer { message, to, kind }))
+        Ok(Some(FeedAnswer { message, to: Some(to), kind }))
     }
 
     /// Where a snapshot has to lead at least. Who has another history is given one of this moment: histories are ordered by time

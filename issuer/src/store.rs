@@ -57,6 +57,8 @@ pub use refresh::{Exchange, GENERATIONS_MAX, KnownRefresh, Presented, Rotation};
 pub use revocation_order::RevocationOrder;
 pub use revocations::{RevocationPage, RevocationQuery, RevocationRecord, RevokedValue};
 pub use rights::{Revision, Role, Tenant};
+#[cfg(test)]
+pub(crate) use role_changes::SECOND_LOOK_SECONDS;
 pub use session_writes::SESSIONS_MAX;
 pub use sessions::{EndReason, NewSession, SessionRecord, StartedSession, TokenLife};
 pub use shard_move::SlotMove;

@@ -26,6 +26,7 @@ mod issuer;
 mod key_rotation;
 mod openapi;
 mod outage;
+mod remote_keys;
 mod replicas;
 mod revocation;
 mod signatures;

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use base64ct::{Base64, Encoding as _};
+use base64ct::{Base64, Base64UrlUnpadded, Encoding as _};
 use serde_json::{Value, json};
 use sqlx::{AnyConnection, Connection as _};
+use tollgate_shared::wire::feed::{SnapshotId, TrustAnchor};
 use tollgate_tests::client::{Client, Response};
 use tollgate_tests::evidence::Evidence;
 use tollgate_tests::issuer::{Issuer, IssuerOptions};
@@ -38,7 +39,7 @@ const SAME_KEY: &str =
 const WITH_PATH: &str = "there is something only for an issuer with a path";
 const AN_OWNER: &str = "a key has an owner there is, who holds its scopes";
 /// What random requests may not bring off, each with the reason. The test does it once by hand.
-const BY_HAND: [(&str, &str); 19] = [
+const BY_HAND: [(&str, &str); 20] = [
     ("DELETE /v1/admin/api-keys/{id}", AN_OWNER),
     ("DELETE /v1/admin/clients/{id}/secrets/{secret}", "the secret has to be one of that client"),
     ("DELETE /v1/admin/users/{id}/sessions/{sid}", "the session has to be one of that user"),
@@ -51,6 +52,7 @@ const BY_HAND: [(&str, &str); 19] = [
     ("GET /.well-known/openid-configuration/{path}", WITH_PATH),
     ("GET /v1/admin/api-keys/{id}", AN_OWNER),
     ("GET /v1/edge/history/{epoch}/{from}", "a segment has to be whole"),
+    ("GET /v1/edge/snapshot/{id}/{piece}", "a snapshot is named by its digest"),
     ("PATCH /v1/admin/clients/{id}", "keys go only with a client that has such"),
     (
         "POST /oauth2/token",
@@ -265,8 +267,12 @@ impl Run {
         let answer = Client::new().post(&url).form(&form).send_ok().await.unwrap();
         self.check("POST /oauth2/token", &answer);
         done.insert("POST /oauth2/token");
-        self.read_a_segment(&operator).await;
-        done.extend(["POST /v1/admin/edges", "GET /v1/edge/history/{epoch}/{from}"]);
+        self.read_segment_and_part(&operator).await;
+        done.extend([
+            "POST /v1/admin/edges",
+            "GET /v1/edge/history/{epoch}/{from}",
+            "GET /v1/edge/snapshot/{id}/{piece}",
+        ]);
         let options = IssuerOptions { issuer: ISSUER_WITH_PATH.to_owned(), ..IssuerOptions::default() };
         let with_path = Issuer::start_named("issuer-with-path", options, &self.evidence).await.unwrap();
         for name in ["oauth-authorization-server", "oauth-protected-resource", "openid-configuration"] {
@@ -280,8 +286,8 @@ impl Run {
         assert_eq!(done, BY_HAND.iter().map(|(operation, _)| *operation).collect());
     }
 
-    /// Reads a segment as an edge, once there is one.
-    async fn read_a_segment(&mut self, operator: &str) {
+    /// Reads a segment as an edge, once there is one, and a part of a snapshot.
+    async fn read_segment_and_part(&mut self, operator: &str) {
         sqlx::any::install_default_drivers();
         let database = format!("sqlite://{}/tollgate.sqlite3", self.issuer.data().display());
         let mut connection = AnyConnection::connect(&database).await.unwrap();
@@ -301,6 +307,14 @@ impl Run {
         let edge = self.ask("POST /v1/admin/edges", "/v1/admin/edges", operator, Some(&edge)).await;
         let edge = format!("Bearer {}", edge["credential"].as_str().unwrap());
         self.ask("GET /v1/edge/history/{epoch}/{from}", &segment, &edge, None).await;
+        let snapshot = format!("{}/v1/edge/feed", self.issuer.base_url());
+        let snapshot =
+            Client::new().get(&snapshot).header("authorization", &edge).send_ok().await.unwrap().body;
+        let anchor = Base64UrlUnpadded::decode_vec(self.issuer.trust_anchor()).unwrap();
+        let anchor = TrustAnchor::new(&anchor.try_into().unwrap()).unwrap();
+        let id = SnapshotId::of(anchor.open(&snapshot).unwrap().envelope).to_hex();
+        let part = format!("/v1/edge/snapshot/{id}/0");
+        self.ask("GET /v1/edge/snapshot/{id}/{piece}", &part, &edge, None).await;
     }
 
     /// Asks for something that is to be granted, and compares the answer with the document.

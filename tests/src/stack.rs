@@ -211,7 +211,7 @@ impl Stack {
 }
 
 const DECIDING_DEADLINE: Duration = Duration::from_secs(30);
-const CONNECTIONS_TRIED: usize = 8;
+const CONNECTIONS_TRIED: usize = 16;
 
 /// The filter's configuration of the demo, and of tests that do not change it: tokens of the issuer, a public folder, and
 /// everything else for the scope `read` within the quota `api`.

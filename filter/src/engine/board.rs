@@ -47,8 +47,6 @@ impl Want {
 /// A snapshot of which some pieces are on the board.
 #[derive(Debug)]
 pub(super) struct SnapshotDraft {
-    /// So many pieces the one before had.
-    before: u32,
     pieces: u32,
 }
 
@@ -129,9 +127,11 @@ impl<S: SharedData> Board<S> {
 
     /// Begins to write a snapshot down, in the place of the one that `head` names. It is in use when the head names it.
     pub(super) fn begin_snapshot(&self, head: Option<&mut Head>, envelope: &[u8]) -> SnapshotDraft {
-        let before = head.map_or(0, |head| self.drop_snapshot(head));
+        if let Some(head) = head {
+            self.drop_snapshot(head);
+        }
         let _ = self.write("snapshot", envelope, None);
-        SnapshotDraft { before, pieces: 0 }
+        SnapshotDraft { pieces: 0 }
     }
 
     /// Writes its next piece. What the host does not give is no piece, and who takes it asks for another snapshot.
@@ -147,21 +147,23 @@ impl<S: SharedData> Board<S> {
         head: &mut Head,
         position: Position,
     ) -> SnapshotRecord {
-        let SnapshotDraft { before, pieces } = draft;
-        for unused in pieces..before {
+        let SnapshotDraft { pieces } = draft;
+        // Of one that was longer, or was never finished.
+        let mut unused = pieces;
+        while self.piece(unused as usize).is_some_and(|piece| !piece.is_empty()) {
             let _ = self.write(&format!("piece.{unused}"), &[], None);
+            unused += 1;
         }
         head.snapshots += 1;
         SnapshotRecord { number: head.snapshots, pieces, position, deltas: head.deltas }
     }
 
-    /// Gives back the memory of a snapshot that is of no use; tells how many pieces it had.
-    fn drop_snapshot(&self, head: &mut Head) -> u32 {
-        let Some(snapshot) = head.snapshot.take() else { return 0 };
+    /// Gives back the memory of a snapshot that is of no use.
+    fn drop_snapshot(&self, head: &mut Head) {
+        let Some(snapshot) = head.snapshot.take() else { return };
         for piece in 0..snapshot.pieces {
             let _ = self.write(&format!("piece.{piece}"), &[], None);
         }
-        snapshot.pieces
     }
 
     pub(super) fn snapshot(&self) -> Option<Vec<u8>> {

@@ -14,7 +14,7 @@ use tollgate_shared::wire::feed::MEDIA_TYPE;
 mod parts;
 mod publish;
 
-use self::parts::Parts;
+use self::parts::{PIECES, Parts};
 use super::board::{Board, Head, SnapshotRecord, Want};
 use super::breaker::{Breaker, backoff};
 use super::call::{AnswerFault, CALL_MILLIS, Call, CallIds, CallKind, Flight, Outcome, Reply};
@@ -44,8 +44,10 @@ pub(super) struct Publisher {
     is_unproven: bool,
     /// The snapshot whose pieces are asked for in parts.
     parts: Option<Parts>,
-    /// How often in a row such a one could not be had whole.
+    /// How often in a row a snapshot could not be had in parts.
     parts_failed: u32,
+    /// When what is new was last asked for.
+    polled_at: Monotonic,
 }
 
 /// What is to be done next.
@@ -70,8 +72,6 @@ struct Asked {
     at: Option<(Epoch, Position)>,
     /// Whether the answer may be held until there is news.
     may_be_held: bool,
-    /// Whether a large snapshot may come without its pieces.
-    apart: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,8 +113,10 @@ const LARGE_MILLIS_MAX: u64 = 60_000;
 const LARGE_DOUBLINGS_MAX: u32 = 4;
 /// What follows on the board is never large, and a call into silence delays by as much the one that would be answered.
 const SMALL_DOUBLINGS_MAX: u32 = 1;
-/// After so many snapshots that could not be had in parts one is asked for at once: each replica of the issuer may have others.
+/// After so many snapshots that could not be had in parts one is asked for whole.
 const PARTS_FAILED_MAX: u32 = 2;
+/// While a snapshot comes in parts for others, what is new is asked for as often as this, in milliseconds.
+const BETWEEN_PARTS_MILLIS: u64 = 500;
 /// The first and the longest pause after an answer that was to bring more and did not, in milliseconds.
 const IDLE_FIRST_MILLIS: u64 = 50;
 const IDLE_DOUBLINGS_MAX: u32 = 6;
@@ -165,7 +167,7 @@ impl Publisher {
             return None;
         }
         let head = scene.board.head().map(|(head, _)| head);
-        let (request, path, held_seconds) = self.request(head.as_ref(), scene.origin);
+        let (request, path, held_seconds) = self.request(head.as_ref(), scene.origin, now);
         let timeout_millis = match request {
             Request::Delta if held_seconds > 0 => CALL_MILLIS + held_seconds * 1000,
             Request::Delta | Request::Segment => CALL_MILLIS << self.failures.min(SMALL_DOUBLINGS_MAX),
@@ -176,8 +178,11 @@ impl Publisher {
         };
         let flight = scene.ids.take_off(now, timeout_millis);
         let at = head.as_ref().map(|head| (head.epoch, head.position));
-        let (may_be_held, apart) = (held_seconds > 0, self.takes_parts());
-        self.asked = Some(Asked { flight, request, at, may_be_held, apart });
+        if request == Request::Delta {
+            self.polled_at = now;
+        }
+        let may_be_held = held_seconds > 0;
+        self.asked = Some(Asked { flight, request, at, may_be_held });
         scene.breaker.began();
         Some(Call {
             id: flight.id,
@@ -186,7 +191,7 @@ impl Publisher {
             authority: scene.origin.authority.clone(),
             method: "GET",
             path,
-            headers: vec![("accept", MEDIA_TYPE.to_owned())],
+            headers: vec![("accept", if request == Request::Part { PIECES } else { MEDIA_TYPE }.to_owned())],
             body: Vec::new(),
             timeout_millis,
         })
@@ -198,24 +203,28 @@ impl Publisher {
     }
 
     /// What to ask for, where, and for how many seconds the answer may be held.
-    fn request(&self, head: Option<&Head>, origin: &Origin) -> (Request, String, u64) {
-        if let Some(parts) = &self.parts {
-            return (Request::Part, parts.path(), 0);
-        }
-        // Whatever is asked for, a snapshot may be the answer.
-        let feed = if self.takes_parts() { "/v1/edge/feed?pieces=apart&" } else { "/v1/edge/feed?" };
-        let Some(head) = head else {
-            return (Request::Snapshot, feed.trim_end_matches(['&', '?']).to_owned(), 0);
+    fn request(&self, head: Option<&Head>, origin: &Origin, now: Monotonic) -> (Request, String, u64) {
+        // A snapshot may be the answer to a poll, too. Then its head comes alone, because a poll is not given much time.
+        let (poll, all) = ("/v1/edge/feed?pieces=apart", "/v1/edge/feed");
+        let all = if self.takes_parts() { poll } else { all };
+        let others_wait =
+            matches!(self.task, Task::Fetch) && now.since(self.polled_at) >= BETWEEN_PARTS_MILLIS;
+        let until = match (&self.parts, self.task) {
+            (Some(parts), _) if !others_wait => return (Request::Part, parts.path(), 0),
+            (Some(parts), _) => parts.until(),
+            (None, Task::Meet(SnapshotRecord { position, .. })) => Some(position),
+            (None, Task::Follow | Task::Restart | Task::Fetch) => None,
         };
+        let Some(head) = head else { return (Request::Snapshot, all.to_owned(), 0) };
         let (epoch, position) = (head.epoch.to_hex(), head.position);
         match self.task {
-            Task::Restart | Task::Fetch => {
-                let path = format!("{feed}epoch={epoch}&least={}", position.0);
-                return (Request::Snapshot, path, 0);
+            Task::Restart | Task::Fetch if self.parts.is_none() => {
+                let join = if all == poll { '&' } else { '?' };
+                return (Request::Snapshot, format!("{all}{join}epoch={epoch}&least={}", position.0), 0);
             }
-            Task::Meet(SnapshotRecord { position: until, .. }) => {
-                let (after, until) = (position.0, until.0);
-                let path = format!("{feed}epoch={epoch}&after={after}&until={until}&wait=0");
+            Task::Restart | Task::Fetch | Task::Meet(_) => {
+                let until = until.map(|until| format!("&until={}", until.0)).unwrap_or_default();
+                let path = format!("{poll}&epoch={epoch}&after={}{until}&wait=0", position.0);
                 return (Request::Delta, path, 0);
             }
             Task::Follow => {}
@@ -230,7 +239,7 @@ impl Publisher {
         // After a failure the first answer is wanted at once: it proves that the issuer is back.
         let may_wait = self.failures == 0 && behind == 0 && head.is_proven && !self.is_unproven;
         let hold = if may_wait { origin.long_poll_seconds } else { 0 };
-        (Request::Delta, format!("{feed}epoch={epoch}&after={}&wait={hold}", position.0), hold)
+        (Request::Delta, format!("{poll}&epoch={epoch}&after={}&wait={hold}", position.0), hold)
     }
 
     /// Takes in what became of the poll under way.
@@ -256,6 +265,10 @@ impl Publisher {
             Ok(Reply { status: 404, .. }) if asked.request == Request::Segment => {
                 // It is no longer kept; polling for what follows leads to a snapshot.
                 self.missing = asked.at.map(|(_, position)| position);
+                Ok(Published::Nothing)
+            }
+            Ok(Reply { status: 404, .. }) if asked.request == Request::Part => {
+                self.miss_part();
                 Ok(Published::Nothing)
             }
             Ok(Reply { status, .. }) => Err(AnswerFault::Status(status)),
@@ -298,6 +311,8 @@ impl Publisher {
         // What moved nothing is asked for again at once only if the board has moved meanwhile, or was to be asked otherwise.
         self.idle = match published {
             Published::News => 0,
+            // Another replica may have the part.
+            Published::Nothing if asked.request == Request::Part => 0,
             Published::Nothing => self.idle.min(1) + 1,
             Published::Proof | Published::Overtaken if wants_more => self.idle.saturating_add(1),
             Published::Proof | Published::Overtaken => 0,
@@ -326,12 +341,12 @@ impl Publisher {
         match asked.request {
             // Whatever spoils it may spoil it for good: what follows is polled for.
             Request::Segment => self.missing = asked.at.map(|(_, position)| position),
-            Request::Part => {
-                self.parts = None;
-                self.parts_failed = self.parts_failed.saturating_add(1);
-            }
+            Request::Part => self.parts_failed = self.parts_failed.saturating_add(1),
+            // Whole it could not be had either.
+            Request::Snapshot if !self.takes_parts() => self.parts_failed = 0,
             Request::Delta | Request::Snapshot => {}
         }
+        self.parts = None;
         if matches!(self.task, Task::Fetch | Task::Meet(_)) {
             // The others follow on while one waits for its snapshot.
             self.task = Task::Follow;

@@ -22,8 +22,8 @@ const SHORT_OF_HEAD_MILLIS: u64 = 1_000;
 pub struct FeedAnswer {
     /// The message, encoded and signed.
     pub message: Bytes,
-    /// The position that the edge has after it.
-    pub to: Position,
+    /// The position that the edge has after it; `None` when it has to ask for pieces first.
+    pub to: Option<Position>,
     pub(super) kind: FeedKind,
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use axum::body::Bytes;
 use tollgate_shared::revocation::{Position, SEGMENT_POSITIONS};
 use tollgate_shared::time::Monotonic;
-use tollgate_shared::wire::feed::{PART_BYTES, SnapshotId, SnapshotLayout};
+use tollgate_shared::wire::feed::{PART_BYTES, SnapshotId, SnapshotLayout, WHOLE_BYTES};
 
 use super::history::History;
 
@@ -69,7 +69,11 @@ impl Snapshot {
     /// The head alone, of one that is so large that its pieces are better asked for apart; else all of it.
     #[must_use]
     pub fn head(&self) -> Bytes {
-        if self.body.len() > PART_BYTES { self.body.slice(self.layout.envelope()) } else { self.body.clone() }
+        if self.body.len() > WHOLE_BYTES {
+            self.body.slice(self.layout.envelope())
+        } else {
+            self.body.clone()
+        }
     }
 
     /// The part that begins with this piece, if there is one.

@@ -38,7 +38,7 @@ struct FeedQuery {
     pieces: Option<String>,
 }
 
-/// A segment never changes, nor does a part of a snapshot.
+/// A segment never changes.
 const FOR_GOOD: &str = "public, max-age=31536000, immutable";
 
 /// `GET /v1/edge/feed`
@@ -49,7 +49,9 @@ pub(crate) async fn feed(
 ) -> Result<Response, Refusal> {
     let request = read_query(&uri)?;
     let FeedAnswer { message, to, .. } = app.feed.answer(request, &app.keys.feed).await?;
-    app.edge_seen(&edge, EdgeSeen { at: app.host.seconds(), position: to });
+    if let Some(position) = to {
+        app.edge_seen(&edge, EdgeSeen { at: app.host.seconds(), position });
+    }
     Ok(([NO_STORE, (header::CONTENT_TYPE, MEDIA_TYPE)], message).into_response())
 }
 
@@ -102,6 +104,8 @@ pub(crate) async fn history(
 
 /// Pieces one after another, each a CBOR item (RFC 8742).
 const PIECES: &str = "application/cbor-seq";
+/// A part of a snapshot never changes either, but is asked for soon after the head or not at all.
+const FOR_A_WHILE: &str = "public, max-age=600, immutable";
 
 /// `GET /v1/edge/snapshot/{id}/{piece}`
 pub(crate) async fn snapshot_part(
@@ -111,8 +115,8 @@ pub(crate) async fn snapshot_part(
 ) -> Result<Response, Refusal> {
     let first = piece.parse::<usize>().ok().filter(|known| known.to_string() == piece);
     let part = app.feed.snapshot_part(&id, first.ok_or(Refusal::NotFound)?).ok_or(Refusal::NotFound)?;
-    let etag = entity_tag(&part);
-    Ok(published::answer(&headers, FOR_GOOD, PIECES, &etag, || part.into()))
+    let etag = format!("\"{id}-{piece}\"");
+    Ok(published::answer(&headers, FOR_A_WHILE, PIECES, &etag, || part.into()))
 }
 
 /// `POST /v1/edge/quota`

@@ -21,6 +21,9 @@ use crate::credential::new_id;
 /// How many wishes are read at once.
 const PAGE_MAX: i64 = 1000;
 
+/// The ids of wishes that are published later, unless they are withdrawn, begin so.
+const LATER: &str = "later_";
+
 /// How long it is known that a wish was published, in seconds.
 const PUBLISHED_SECONDS: u64 = 7 * 86_400;
 
@@ -68,23 +71,52 @@ pub(super) async fn wish(
     now: UnixSeconds,
     host: &dyn Host,
 ) -> Result<WishId, StoreError> {
-    let Wish { dimension, value, reach, reason, actor, token_until } = wish;
     let id = WishId(new_id("o_", host)?);
+    insert(write, &id, wish, now).await?;
+    Ok(id)
+}
+
+/// The same for a revocation that is needed only if the rest of a change does not follow in time: it is published at `due`, unless
+/// it is withdrawn before.
+pub(super) async fn wish_unless_withdrawn(
+    write: &mut Tx,
+    wish: Wish<'_>,
+    due: UnixSeconds,
+    host: &dyn Host,
+) -> Result<WishId, StoreError> {
+    let id = WishId(new_id(LATER, host)?);
+    insert(write, &id, wish, due).await?;
+    Ok(id)
+}
+
+/// What such a wish was for has been done.
+pub(super) async fn withdraw(write: &mut Tx, WishId(id): &WishId) -> Result<(), StoreError> {
+    sqlx::query("DELETE FROM outbox WHERE id = $1").bind(id).execute(&mut **write).await?;
+    Ok(())
+}
+
+async fn insert(
+    write: &mut Tx,
+    WishId(id): &WishId,
+    wish: Wish<'_>,
+    at: UnixSeconds,
+) -> Result<(), StoreError> {
+    let Wish { dimension, value, reach, reason, actor, token_until } = wish;
     sqlx::query(
         "INSERT INTO outbox (id, dimension, value, ends_sessions, reason, actor, created_at, token_until) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
-    .bind(&id.0)
+    .bind(id)
     .bind(dimension.name())
     .bind(value)
     .bind(i64::from(reach == Reach::Sessions))
     .bind(reason)
     .bind(actor)
-    .bind(signed(now.0))
+    .bind(signed(at.0))
     .bind(token_until.map(|date| signed(date.0)))
     .execute(&mut **write)
     .await?;
-    Ok(id)
+    Ok(())
 }
 
 /// What is read of a wish.
@@ -140,6 +172,9 @@ impl Store {
                 let Some(end) = rows.last() else { break };
                 after = (end.try_get("created_at")?, end.try_get("id")?);
                 for row in &rows {
+                    if !is_due(row, host.seconds())? {
+                        continue;
+                    }
                     match self.publish_row(database, row, host).await {
                         Ok(position) => last = last.max(Some(position)),
                         Err(error) => failed = failed.or(Some(error)),
@@ -238,6 +273,12 @@ impl Store {
             })
             .await
     }
+}
+
+/// Whether a wish is to be published now.
+fn is_due(row: &AnyRow, now: UnixSeconds) -> Result<bool, StoreError> {
+    let (id, at): (&str, i64) = (row.try_get("id")?, row.try_get("created_at")?);
+    Ok(!id.starts_with(LATER) || unsigned(at) <= now.0)
 }
 
 /// The wishes that wait in a database, the oldest first, from beyond the date and id of one of them.

@@ -2,14 +2,14 @@
 //!
 //! Who has a role is in the databases of the users, and the role itself in the home database. So those who have it are looked for first; the
 //! change and the wishes to cut them off are then one transaction. After it they are looked for again: who got the role in between may
-//! have tokens with what it permitted.
+//! have tokens with what it permitted. If that second look does not come to its end, all tokens are cut off.
 
 use sqlx::Row as _;
 use tollgate_shared::revocation::Dimension;
 
 use super::cutoffs::Reach;
 use super::database::{Database, Lock, Tx};
-use super::outbox::{Wish, WishId, Wished, wish};
+use super::outbox::{Wish, WishId, Wished, wish, wish_unless_withdrawn, withdraw};
 use super::rights::expect;
 use super::{FactKind, Revision, Role, Store, StoreError, list_from_json, list_to_json, lost, signed};
 use crate::clock::Host;
@@ -17,6 +17,8 @@ use crate::clock::Host;
 /// The most users and clients whose tokens are cut off one by one. When more have a role, or it is not known who does, all tokens
 /// are cut off: that is one entry for each edge, and everybody refreshes once.
 const HOLDERS_MAX: usize = 256;
+/// The second look has so many seconds; it takes milliseconds, or as long as the databases are waited for.
+pub(crate) const SECOND_LOOK_SECONDS: u64 = 10;
 /// How often is looked again for those who have a role that somebody else changes.
 const TRIES_MAX: u32 = 8;
 /// Those whose roles, a JSON array, have a name among them, in its quotation marks. Unlike a pattern, this tells great letters from
@@ -53,6 +55,13 @@ impl RoleChange<'_> {
     /// Whether it permits less than what this role did.
     fn takes_away(&self, before: &[String]) -> bool {
         lost(before, self.after.map_or(&[], |role| role.permissions.as_slice()))
+    }
+
+    /// That the tokens with this value are cut off for it.
+    fn cuts_off<'w>(&'w self, dimension: Dimension, value: &'w str) -> Wish<'w> {
+        // Nobody has the locks of these users: a token may be issued at this moment that lives as long as any.
+        let (reach, token_until) = (Reach::Tokens, None);
+        Wish { dimension, value, reach, reason: REASON, actor: self.actor, token_until }
     }
 }
 
@@ -114,40 +123,40 @@ impl Store {
                 }
                 Ok(altered)
             });
-            if let Some((revision, mut wishes)) = altered.await? {
+            if let Some(Altered { revision, mut wishes, all }) = altered.await? {
                 // From here on nobody is given here what was taken.
                 drop(changing);
-                wishes.extend(self.cut_off_late(change, &holders, host).await?);
+                if let (Holders::These(known), Some(all)) = (&holders, all) {
+                    wishes.extend(self.cut_off_late(change, known, &all, host).await?);
+                }
                 return Ok((revision, Wished::at(&self.home, wishes)));
             }
         }
         Err(StoreError::Contended)
     }
 
-    /// Wishes the tokens of those cut off who got the role while it was changed: they may have what it permitted.
+    /// Wishes the tokens of those cut off who got the role while it was changed: they may have what it permitted. Then it is not
+    /// `all` that have to be.
     async fn cut_off_late(
         &self,
         change: &RoleChange<'_>,
-        before: &Holders,
+        before: &[String],
+        all: &WishId,
         host: &dyn Host,
     ) -> Result<Vec<WishId>, StoreError> {
-        let Holders::These(before) = before else { return Ok(Vec::new()) };
-        let late = match self.holders(change.name).await? {
-            Holders::These(mut now) => {
-                now.retain(|holder| !before.contains(holder));
-                if now.is_empty() {
-                    return Ok(Vec::new());
-                }
-                Holders::These(now)
-            }
-            unknown @ (Holders::Anybody | Holders::NotAsked) => unknown,
-        };
+        let mut late = self.holders(change.name).await?;
+        if let Holders::These(now) = &mut late {
+            now.retain(|holder| !before.contains(holder));
+        }
         let late = &late;
         self.home
             .run(move || async move {
                 let mut write = self.home.write(&[Lock::Name(change.name)]).await?;
                 let wishes = cut_off(&mut write, change, late, host).await?;
+                withdraw(&mut write, all).await?;
+                host.reached("role.before_second_commit");
                 write.commit().await?;
+                host.reached("role.looked_again");
                 Ok(wishes)
             })
             .await
@@ -182,13 +191,22 @@ impl Store {
     }
 }
 
+/// A change that was made.
+struct Altered {
+    /// What the role is then, unless it was deleted.
+    revision: Option<Revision>,
+    wishes: Vec<WishId>,
+    /// That all tokens are cut off, unless it is withdrawn in time.
+    all: Option<WishId>,
+}
+
 /// Makes the change, in a transaction that has the role's lock; `None` when who has the role has to be known for it.
 async fn alter_in(
     write: &mut Tx,
     change: &RoleChange<'_>,
     holders: &Holders,
     host: &dyn Host,
-) -> Result<Option<(Option<Revision>, Vec<WishId>)>, StoreError> {
+) -> Result<Option<Altered>, StoreError> {
     let row = sqlx::query("SELECT permissions, version FROM roles WHERE name = $1")
         .bind(change.name)
         .fetch_optional(&mut **write)
@@ -207,8 +225,20 @@ async fn alter_in(
             None
         }
     };
-    let wishes = if takes_away { cut_off(write, change, holders, host).await? } else { Vec::new() };
-    Ok(Some((revision, wishes)))
+    if !takes_away {
+        return Ok(Some(Altered { revision, wishes: Vec::new(), all: None }));
+    }
+    let wishes = cut_off(write, change, holders, host).await?;
+    // Of all tokens there are none beyond, so nobody has to be looked for again.
+    let all = match holders {
+        Holders::These(_) => {
+            let order = change.cuts_off(Dimension::Issuer, change.issuer);
+            let due = host.seconds().plus(SECOND_LOOK_SECONDS);
+            Some(wish_unless_withdrawn(write, order, due, host).await?)
+        }
+        Holders::Anybody | Holders::NotAsked => None,
+    };
+    Ok(Some(Altered { revision, wishes, all }))
 }
 
 async fn update(write: &mut Tx, role: &Role, host: &dyn Host) -> Result<Revision, StoreError> {
@@ -243,10 +273,7 @@ async fn cut_off(
     };
     let mut wishes = Vec::with_capacity(whom.len());
     for (dimension, value) in whom {
-        // Nobody has the locks of these users: a token may be issued at this moment that lives as long as any.
-        let (reach, actor) = (Reach::Tokens, change.actor);
-        let order = Wish { dimension, value, reach, reason: REASON, actor, token_until: None };
-        wishes.push(wish(write, order, host.seconds(), host).await?);
+        wishes.push(wish(write, change.cuts_off(dimension, value), host.seconds(), host).await?);
     }
     Ok(wishes)
 }

@@ -5,7 +5,9 @@ use std::sync::mpsc;
 use tollgate_shared::revocation::Dimension;
 
 use super::*;
-use crate::store::{NewUser, RevocationQuery, RevocationRecord, RevokedValue, Role, User};
+use crate::store::{
+    NewUser, RevocationQuery, RevocationRecord, RevokedValue, Role, SECOND_LOOK_SECONDS, User, Wished,
+};
 
 impl Bench {
     /// Adds a user with this role, who has no password.
@@ -89,11 +91,11 @@ async fn whose_role_differs_in_great_and_small_letters_only_hides_nobody_and_los
     assert_eq!(bench.cut_off().await, (0..5).map(each).collect::<Vec<_>>());
 }
 
-/// A host that waits at one step until it may go on.
+/// A host that waits at some steps until it may go on.
 #[derive(Debug)]
 struct Halting {
     host: Arc<TestHost>,
-    step: &'static str,
+    steps: &'static [&'static str],
     halted: mpsc::Sender<()>,
     goes_on: std::sync::Mutex<mpsc::Receiver<()>>,
 }
@@ -108,36 +110,81 @@ impl Host for Halting {
     }
 
     fn reached(&self, step: &'static str) {
-        if step == self.step {
+        if self.steps.contains(&step) {
             self.halted.send(()).unwrap();
             self.goes_on.lock().unwrap().recv().unwrap();
         }
     }
 }
 
+/// A change of the role `clerk`, which takes its one permission away, halted while it looks for who has it; meanwhile somebody
+/// gets it.
+struct Halted {
+    bench: Bench,
+    changing: tokio::task::JoinHandle<Wished>,
+    is_halted: mpsc::Receiver<()>,
+    go_on: mpsc::Sender<()>,
+}
+
+impl Halted {
+    async fn new(steps: &'static [&'static str]) -> Self {
+        let bench = Bench::new().await;
+        bench.make("/v1/admin/roles", json!({ "name": "clerk", "permissions": ["file"] })).await;
+        bench.has_role("before", "clerk").await;
+        let (halted, is_halted) = mpsc::channel();
+        let (go_on, goes_on) = mpsc::channel();
+        let host = Halting { host: Arc::clone(&bench.host), steps, halted, goes_on: goes_on.into() };
+        let store = bench.app.store.clone();
+        let changing = tokio::spawn(async move {
+            let role = Role { name: "clerk".to_owned(), permissions: Vec::new(), description: String::new() };
+            let by = ("operator", "https://issuer.test");
+            store.change_role(&role, None, by, &host).await.unwrap().1
+        });
+        let halted = Self { bench, changing, is_halted, go_on };
+        halted.wait();
+        halted.bench.has_role("late", "clerk").await;
+        halted
+    }
+
+    /// Waits until it has halted.
+    fn wait(&self) {
+        tokio::task::block_in_place(|| self.is_halted.recv().unwrap());
+    }
+}
+
+fn of_subject(name: &str) -> (Dimension, RevokedValue, Option<String>) {
+    let value = RevokedValue::Value(format!("u_{name}"));
+    (Dimension::Subject, value, Some("role permits less".to_owned()))
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_gets_a_role_while_it_is_changed_is_cut_off_before_that_is_acknowledged() {
-    let bench = Bench::new().await;
-    bench.make("/v1/admin/roles", json!({ "name": "clerk", "permissions": ["file"] })).await;
-    bench.has_role("before", "clerk").await;
-    let (halted, is_halted) = mpsc::channel();
-    let (go_on, goes_on) = mpsc::channel();
-    let step = "role.holders_read";
-    let host = Halting { host: Arc::clone(&bench.host), step, halted, goes_on: goes_on.into() };
-    let store = bench.app.store.clone();
-    let changing = tokio::spawn(async move {
-        let role = Role { name: "clerk".to_owned(), permissions: Vec::new(), description: String::new() };
-        let by = ("operator", "https://issuer.test");
-        store.change_role(&role, None, by, &host).await.unwrap().1
-    });
-    tokio::task::block_in_place(|| is_halted.recv().unwrap());
-    bench.has_role("late", "clerk").await;
+    let Halted { bench, changing, go_on, .. } = Halted::new(&["role.holders_read"]).await;
     go_on.send(()).unwrap();
     let wished = changing.await.unwrap();
     bench.app.feed.publish(&wished).await.unwrap();
-    let each = |name: &str| {
-        let value = RevokedValue::Value(format!("u_{name}"));
-        (Dimension::Subject, value, Some("role permits less".to_owned()))
-    };
-    assert_eq!(bench.cut_off().await, [each("before"), each("late")]);
+    let both = [of_subject("before"), of_subject("late")];
+    assert_eq!(bench.cut_off().await, both);
+    bench.host.advance(2_000 * SECOND_LOOK_SECONDS);
+    bench.app.feed.publish_outbox().await.unwrap();
+    assert_eq!(bench.cut_off().await, both, "nobody else");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn when_the_second_look_for_holders_of_a_role_never_ends_all_tokens_are_cut_off() {
+    let halted = Halted::new(&["role.holders_read", "role.committed"]).await;
+    halted.go_on.send(()).unwrap();
+    halted.wait();
+    // As if the process was killed here.
+    halted.changing.abort();
+    halted.go_on.send(()).unwrap();
+    assert!(halted.changing.await.unwrap_err().is_cancelled());
+    let bench = halted.bench;
+    bench.app.feed.publish_outbox().await.unwrap();
+    assert_eq!(bench.cut_off().await, [of_subject("before")], "it may still come");
+    bench.host.advance(1_000 * SECOND_LOOK_SECONDS);
+    bench.app.feed.publish_outbox().await.unwrap();
+    let issuer = RevokedValue::Value("https://issuer.test".to_owned());
+    let all = (Dimension::Issuer, issuer, Some("role permits less".to_owned()));
+    assert_eq!(bench.cut_off().await, [of_subject("before"), all]);
 }

@@ -173,15 +173,28 @@ impl IndexSet {
     /// Learns when blocks expire. A later date replaces an earlier one and never the reverse.
     pub fn learn_expiries(&mut self, expiries: impl IntoIterator<Item = BlockExpiry>) {
         // A message tells of blocks in order, often of hundreds: each is looked for close to the one before.
-        let mut place = 0;
+        let (mut place, mut new) = (0, Vec::new());
         for told @ BlockExpiry { block, expires_at } in expiries {
             place = self.place_of(block, place);
             match self.blocks.get_mut(place) {
                 Some(known) if known.block == block => known.expires_at = known.expires_at.max(expires_at),
-                Some(_) | None => self.blocks.insert(place, told),
+                Some(_) | None => new.push(told),
             }
             self.first_expiry = Some(self.first_expiry.map_or(expires_at, |first| first.min(expires_at)));
         }
+        if new.is_empty() {
+            return;
+        }
+        // All at once: each alone would move what comes after it.
+        self.blocks.append(&mut new);
+        self.blocks.sort_by_key(|known| known.block);
+        self.blocks.dedup_by(|again, known| {
+            let is_known = again.block == known.block;
+            if is_known {
+                known.expires_at = known.expires_at.max(again.expires_at);
+            }
+            is_known
+        });
     }
 
     /// Where a block is among those whose expiry is known, or would be; it is most often soon after `near`.
@@ -202,17 +215,21 @@ impl IndexSet {
         if self.first_expiry.is_none_or(|first| first >= horizon) {
             return;
         }
-        let Self { revoked, runs, .. } = self;
-        self.blocks.retain(|known| {
+        let Self { revoked, runs, blocks, .. } = self;
+        let is_over = |block: u16| {
+            let place = blocks.binary_search_by_key(&block, |known| known.block);
+            place.ok().and_then(|place| blocks.get(place)).is_some_and(|known| known.expires_at < horizon)
+        };
+        runs.iter_mut().for_each(|run| run.retain(|index| !is_over(index.block())));
+        runs.retain(|run| !run.is_empty());
+        blocks.retain(|known| {
             let is_over = known.expires_at < horizon;
             if is_over {
                 let first = u32::from(known.block) * BLOCK_INDICES;
                 revoked.remove_range(first..=first + (BLOCK_INDICES - 1));
-                runs.iter_mut().for_each(|run| run.retain(|index| index.block() != known.block));
             }
             !is_over
         });
-        runs.retain(|run| !run.is_empty());
         self.first_expiry = self.blocks.iter().map(|known| known.expires_at).min();
     }
 

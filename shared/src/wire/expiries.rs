@@ -1,4 +1,4 @@
-//! Codes when blocks of status indices expire: for each, ascending, the blocks passed over and the seconds after the first expiry,
+//! Codes when blocks of status indices expire: for each, ascending, the blocks passed over and the seconds after the earliest expiry,
 //! both as LEB128. In a storm that is a quarter of what a list of pairs would be, and as much less to take apart.
 //!
 //! *What comes in when decoding:* bytes under the feed's signature, so from the issuer, but perhaps damaged by a defect. *What
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::revocation::BlockExpiry;
 use crate::time::UnixSeconds;
 
-/// Coded expiries: the first of them, in seconds since 1970, and the blocks.
+/// Coded expiries: the earliest of them, in seconds since 1970, and the blocks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct WireExpiries(u64, #[serde(with = "serde_bytes")] Vec<u8>);
 

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use self::message::{WireFeed, WirePiece};
-pub use self::parts::{PART_BYTES, SnapshotId, SnapshotLayout};
+pub use self::parts::{PART_BYTES, SnapshotId, SnapshotLayout, WHOLE_BYTES};
 use crate::quota::Plan;
 use crate::revocation::{
     ApplyError, FeedChange, FeedMessage, FeedState, Piece, PieceMark, Place, Position, RevocationSet,
@@ -81,7 +81,7 @@ impl TrustAnchor {
         self.0.to_bytes()
     }
 
-    /// Checks the signature of the envelope that `body` begins with, then decodes it.
+    /// Checks the signature of the envelope that `body` begins with, then decodes it. All pieces must follow.
     ///
     /// # Errors
     /// See [`FeedDecodeError`].
@@ -112,6 +112,10 @@ impl TrustAnchor {
         let envelope = start.get(..start.len() - rest.len()).unwrap_or_default();
         let message = self.message(item)?;
         let whole = message.piece_bytes();
+        // Also if they do not come with it.
+        if whole.saturating_add(envelope.len() as u64) > MESSAGE_BYTES_MAX as u64 {
+            return Err(FeedDecodeError::TooLong);
+        }
         match (body_bytes - envelope.len()) as u64 {
             0 => {}
             there if there == whole => {}

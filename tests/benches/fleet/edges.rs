@@ -250,7 +250,7 @@ impl Edge {
     fn request(&self) -> (String, bool, bool) {
         let place = self.place.borrow();
         let Some(Place { epoch, position, known_end, is_unproven, .. }) = &*place else {
-            return ("/v1/edge/feed".to_owned(), false, false);
+            return ("/v1/edge/feed?pieces=apart".to_owned(), false, false);
         };
         let behind = known_end.saturating_sub(*position);
         let at_segment = position.is_multiple_of(SEGMENT_POSITIONS) && self.missing != Some(*position);
@@ -259,7 +259,7 @@ impl Edge {
         }
         let may_be_held = self.failures == 0 && behind == 0 && !is_unproven;
         let hold = if may_be_held { HOLD_SECONDS } else { 0 };
-        (format!("/v1/edge/feed?epoch={epoch}&after={position}&wait={hold}"), false, may_be_held)
+        (format!("/v1/edge/feed?pieces=apart&epoch={epoch}&after={position}&wait={hold}"), false, may_be_held)
     }
 
     async fn poll(&mut self, stream: Option<TcpStream>) -> Result<TcpStream> {

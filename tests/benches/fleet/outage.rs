@@ -27,7 +27,7 @@ pub(crate) async fn run(count: usize) -> Result<()> {
     let evidence = Evidence::named("bench-fleet")?;
     let options =
         IssuerOptions { program: Program::At(std::env::current_exe()?), ..IssuerOptions::default() };
-    // Each edge has two, and may open new ones before the old ones are known to be closed.
+    // Each edge has one, and may open new ones before the old ones are known to be closed.
     let room = (4 * count).to_string();
     let options = options
         .with("CONNECTIONS_MAX", &room)

@@ -42,9 +42,12 @@ impl Reporter {
     pub(crate) async fn run(mut self) {
         let mut failures = 0;
         while !self.fleet.is_over() {
+            // What waits for its turn has not been sent yet.
+            let Ok(turn) = self.fleet.report_pool.turns.acquire().await else { return };
             let last = clock::now();
             let place = self.places.borrow().clone();
             let sent = tokio::time::timeout(PATIENCE, self.report(place.as_ref())).await;
+            drop(turn);
             if let Ok(Ok(())) = sent {
                 failures = 0;
                 self.fleet.reports.fetch_add(1, Ordering::SeqCst);
@@ -97,7 +100,6 @@ impl Reporter {
             body.len()
         );
         let pool = &self.fleet.report_pool;
-        let _turn = pool.turns.acquire().await?;
         let idle = pool.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         self.fleet.asked();
         if let Some(mut stream) = idle

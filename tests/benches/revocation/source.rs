@@ -19,7 +19,7 @@ use tollgate_shared::revocation::{
 };
 use tollgate_shared::time::{UnixMillis, UnixSeconds};
 use tollgate_shared::token::SigningKey;
-use tollgate_shared::wire::feed::{PART_BYTES, Snapshot, SnapshotLayout, seal, seal_snapshot};
+use tollgate_shared::wire::feed::{PART_BYTES, Snapshot, SnapshotLayout, WHOLE_BYTES, seal, seal_snapshot};
 use tollgate_tests::client::raw;
 
 /// So many indices are live.
@@ -175,7 +175,7 @@ impl Source {
             return Ok(part.context("no such part")?.to_vec());
         }
         let Some(after) = number("after") else {
-            let is_large = query.contains("pieces=apart") && snapshot.len() > PART_BYTES;
+            let is_large = query.contains("pieces=apart") && snapshot.len() > WHOLE_BYTES;
             let told = if is_large { snapshot.get(layout.envelope()) } else { None };
             return Ok(told.unwrap_or(snapshot).to_vec());
         };

@@ -1,11 +1,22 @@
-//! Killed while a role is made to permit less: it permits as much as before and nobody is cut off, or less and everybody is who has it.
+//! Killed while a role is made to permit less: it permits as much as before and nobody is cut off, or less and everybody is who has it;
+//! and everybody else too, if it is not known who got it meanwhile.
 
+use std::time::Duration;
+
+use anyhow::ensure;
 use serde_json::json;
+use tollgate_tests::eventually::eventually;
 
 use super::bench::{Backend, Bench, PASSWORD};
 use super::rotation::OUTBOX_STEPS;
 
-pub(super) const STEPS: &[&str] = &["role.holders_read", "role.before_commit", "role.committed"];
+pub(super) const STEPS: &[&str] = &[
+    "role.holders_read",
+    "role.before_commit",
+    "role.committed",
+    "role.before_second_commit",
+    "role.looked_again",
+];
 
 /// Who has the role goes on with the session in any case; only what was got before is worth nothing.
 async fn a_role_permits_less_or_not(backend: Backend) {
@@ -18,6 +29,9 @@ async fn a_role_permits_less_or_not(backend: Backend) {
         bench.issuer.operator("POST", "/v1/admin/roles").json(&new).send_ok().await.unwrap();
         bench.issuer.add_user(step, PASSWORD, "free", &[&role], &["read"]).await.unwrap();
         let session = bench.login(step).await;
+        let other = format!("{step}-other");
+        bench.issuer.add_user(&other, PASSWORD, "free", &[], &["read"]).await.unwrap();
+        let other = bench.login(&other).await;
 
         bench.kill_at_change(step, &path, &less).await;
         let changed = !matches!(step, "role.holders_read" | "role.before_commit");
@@ -26,6 +40,18 @@ async fn a_role_permits_less_or_not(backend: Backend) {
         assert_eq!(after.json_at("/permissions").unwrap(), permissions, "{step}");
         bench.poll().await;
         assert_eq!(bench.edge_refuses(&session.access), changed, "{step}");
+
+        if matches!(step, "role.committed" | "role.before_second_commit") {
+            eventually("all tokens to be cut off", Duration::from_secs(60), async || {
+                bench.poll().await;
+                ensure!(bench.edge_refuses(&other.access), "{step}");
+                Ok(())
+            })
+            .await
+            .unwrap();
+        } else {
+            assert!(!bench.edge_refuses(&other.access), "{step}");
+        }
 
         bench.issuer.operator("PUT", &path).json(&less).send_ok().await.unwrap();
         bench.poll().await;

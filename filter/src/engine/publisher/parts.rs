@@ -3,18 +3,24 @@
 //! *What comes in:* bytes that claim to be pieces. They are written down as they come; whoever takes one from the board compares it
 //! with the digest that the signed head has of it. Nobody uses any before all are there.
 
-use tollgate_shared::revocation::FeedMessage;
+use tollgate_shared::revocation::{FeedMessage, Position};
 use tollgate_shared::time::Now;
 use tollgate_shared::wire::feed::{FeedDecodeError, PART_BYTES, SnapshotId};
 
-use super::publish::Heard;
-use super::{Asked, Published, Publisher, Scene};
+use super::publish::{Arrival, Heard};
+use super::{Asked, PARTS_FAILED_MAX, Published, Publisher, Scene};
 use crate::engine::board::{Head, SnapshotDraft};
 use crate::engine::call::{AnswerFault, Body, CallFailure, Reader};
 use crate::engine::shared_data::{SharedData, Version};
 
+/// The media type of a part (RFC 8742).
+pub(super) const PIECES: &str = "application/cbor-seq";
 /// A longer part is refused, in bytes: a part ends with the piece that brings it to its size.
 const BYTES_MAX: usize = 2 * PART_BYTES;
+
+/// A part is asked for so many times more when the issuer does not have it: each replica has its own snapshots, and one call may
+/// reach another than the one before.
+const MISSES_MAX: u32 = 24;
 
 /// A snapshot of which the head is there, and some of the pieces.
 #[derive(Debug)]
@@ -25,12 +31,28 @@ pub(super) struct Parts {
     draft: SnapshotDraft,
     /// The piece that comes next.
     next: usize,
+    /// How often in a row the issuer did not have that.
+    misses: u32,
+    /// How many deltas the board had when it came to where this leads.
+    met: Option<u64>,
 }
 
 impl Parts {
     /// Where the part is that comes next.
     pub(super) fn path(&self) -> String {
         format!("/v1/edge/snapshot/{}/{}", self.id.to_hex(), self.next)
+    }
+
+    /// Where what is new must end at, so that the board comes to exactly where this leads; `None` when it has.
+    pub(super) fn until(&self) -> Option<Position> {
+        self.met.is_none().then_some(self.message.to)
+    }
+
+    /// The board has come to here.
+    pub(super) fn note(&mut self, head: &Head) {
+        if (head.epoch, head.position) == (self.message.epoch, self.message.to) {
+            self.met = self.met.or(Some(head.deltas));
+        }
     }
 
     /// Writes down the pieces of a part.
@@ -52,6 +74,7 @@ impl Parts {
             write(&mut self.draft, piece);
             self.next += 1;
         }
+        self.misses = 0;
         Ok(())
     }
 }
@@ -73,8 +96,18 @@ impl Publisher {
             return Published::Overtaken;
         }
         let id = SnapshotId::of(envelope);
-        self.parts = Some(Parts { message, id, heard_at: scene.now, draft, next: 0 });
+        self.parts = Some(Parts { message, id, heard_at: scene.now, draft, next: 0, misses: 0, met: None });
         Published::News
+    }
+
+    /// The issuer does not have the part that comes next. In the end the snapshot is given up, and one is asked for whole.
+    pub(super) fn miss_part(&mut self) {
+        let Some(parts) = &mut self.parts else { return };
+        parts.misses += 1;
+        if parts.misses > MISSES_MAX {
+            self.parts = None;
+            self.parts_failed = PARTS_FAILED_MAX;
+        }
     }
 
     /// Takes in a part; the last one brings the snapshot into use.
@@ -99,7 +132,7 @@ impl Publisher {
             self.parts = Some(parts);
             return Ok(Published::News);
         }
-        let Parts { message, draft, heard_at, .. } = parts;
-        Ok(self.publish_snapshot(&message, draft, known, heard_at, scene))
+        let Parts { message, draft, heard_at, met, .. } = parts;
+        Ok(self.publish_snapshot(&message, draft, known, Arrival { heard_at, met }, scene))
     }
 }

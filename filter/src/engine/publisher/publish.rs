@@ -26,6 +26,14 @@ pub(super) struct Heard<'b> {
     pub(super) body: Body<'b>,
 }
 
+/// How a snapshot came.
+pub(super) struct Arrival {
+    /// When its head did.
+    pub(super) heard_at: Now,
+    /// How many deltas the board had when it came to where the snapshot leads, if it did while the pieces came.
+    pub(super) met: Option<u64>,
+}
+
 impl Publisher {
     /// Publishes what an answer says.
     ///
@@ -70,10 +78,15 @@ impl Publisher {
                 // Begun and left: whether its keys can be used is known then.
                 Staging::begin(place, opened.message.clone()).map_err(AnswerFault::Apply)?;
                 let comes_alone = body.size() == opened.envelope.len() && opened.message.piece_bytes() > 0;
-                match (comes_alone, asked.apart) {
-                    (true, true) => Ok(self.begin_parts(opened, known, scene)),
-                    (true, false) => Err(AnswerFault::Decode(FeedDecodeError::Pieces)),
+                match (comes_alone, asked.request) {
                     (false, _) => Ok(self.publish_whole(&opened, known, scene)),
+                    (true, _) if self.takes_parts() => Ok(self.begin_parts(opened, known, scene)),
+                    // It is asked for whole, with the time that this needs.
+                    (true, Request::Delta) => {
+                        self.task = Task::Restart;
+                        Ok(Published::Nothing)
+                    }
+                    (true, _) => Err(AnswerFault::Decode(FeedDecodeError::Pieces)),
                 }
             }
             (FeedChange::Delta(_), _) => {
@@ -95,22 +108,24 @@ impl Publisher {
         scene: &mut Scene<'_, S>,
     ) -> Published {
         let Heard { message, envelope, body } = opened;
+        // It takes the place of whatever was on its way.
+        self.parts = None;
         let mut draft = scene.board.begin_snapshot(known.as_mut().map(|(head, _)| head), envelope);
         let mut reader = Reader::new(*body, envelope.len());
         for mark in message.pieces() {
             let piece = reader.next(mark.size as usize).unwrap_or_default();
             scene.board.write_piece(&mut draft, piece);
         }
-        self.publish_snapshot(message, draft, known, scene.now, scene)
+        self.publish_snapshot(message, draft, known, Arrival { heard_at: scene.now, met: None }, scene)
     }
 
-    /// Begins to use a snapshot that is written down. It was heard of at `heard_at`.
+    /// Begins to use a snapshot that is written down.
     pub(super) fn publish_snapshot<S: SharedData>(
         &mut self,
         message: &FeedMessage,
         draft: SnapshotDraft,
         known: Option<(Head, Version)>,
-        heard_at: Now,
+        Arrival { heard_at, met }: Arrival,
         scene: &mut Scene<'_, S>,
     ) -> Published {
         let (known, version) = known.unzip();
@@ -128,6 +143,11 @@ impl Publisher {
         scene.metrics.count(Counter::FeedSnapshot);
         self.is_unproven = true;
         self.task = match self.task {
+            // While it came the board went past where it leads to: it goes on from there.
+            Task::Fetch if let Some(deltas) = met => {
+                head.snapshot = Some(SnapshotRecord { deltas, ..record });
+                Task::Follow
+            }
             // The VMs that have state go on from where they are, and so must the board.
             Task::Fetch if same_history && message.to > head.position => Task::Meet(record),
             Task::Follow | Task::Restart | Task::Fetch | Task::Meet(_) => {
@@ -172,6 +192,9 @@ impl Publisher {
             head.fresh = envelope.to_vec();
         }
         head.is_proven |= head.position >= head.known_end;
+        if let Some(parts) = &mut self.parts {
+            parts.note(&head);
+        }
         if let Task::Meet(record) = self.task {
             if head.position == record.position {
                 head.snapshot = Some(SnapshotRecord { deltas: head.deltas, ..record });

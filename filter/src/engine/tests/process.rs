@@ -40,6 +40,9 @@ struct Issuer {
     /// The last snapshot, as long as it is known; and how many parts were given.
     kept: Option<(SnapshotId, Vec<u8>, SnapshotLayout)>,
     keeps: bool,
+    /// Of so many calls for a part one reaches the replica that has it.
+    replicas: usize,
+    replica: usize,
     /// What becomes of each part.
     spoils: Option<fn(&mut Vec<u8>)>,
     parts: usize,
@@ -67,6 +70,8 @@ impl Issuer {
             part_bytes: PART_BYTES,
             kept: None,
             keeps: true,
+            replicas: 1,
+            replica: 0,
             spoils: None,
             parts: 0,
             largest: 0,
@@ -136,8 +141,9 @@ impl Issuer {
             return seal(&FeedMessage { head: message.to, ..message }, &self.feed_key);
         }
         if path.starts_with("/v1/edge/snapshot/") {
-            // Nothing is no part: it is refused like a status that is no 200.
-            return Some(self.part(path).unwrap_or_default());
+            self.replica += 1;
+            let is_there = self.replica.is_multiple_of(self.replicas);
+            return Some(is_there.then(|| self.part(path)).flatten().unwrap_or_default());
         }
         let held_for = number("wait").unwrap_or_default() as u64 * 1000;
         let may_be_held = now.monotonic.0 < since + held_for;
@@ -166,6 +172,10 @@ struct Process {
     data: LocalData,
     vms: BTreeMap<usize, Engine<RustCrypto, LocalData>>,
     held: Vec<(usize, Call, u64)>,
+    /// How fast answers come, in bytes in a millisecond, and those that are on their way: until when, or until when they are waited
+    /// for.
+    rate: usize,
+    wire: Vec<(usize, Call, Vec<u8>, u64, u64)>,
     issuer: Issuer,
     /// A VM that is not ticked, but told of what its calls were answered.
     late: Option<usize>,
@@ -179,6 +189,8 @@ impl Process {
             data: LocalData::default(),
             vms: BTreeMap::new(),
             held: Vec::new(),
+            rate: usize::MAX,
+            wire: Vec::new(),
             issuer: Issuer::new(),
             late: None,
             millis: 0,
@@ -207,6 +219,7 @@ impl Process {
     fn kill(&mut self, vm: usize) {
         self.vms.remove(&vm);
         self.held.retain(|(owner, ..)| *owner != vm);
+        self.wire.retain(|(owner, ..)| *owner != vm);
     }
 
     fn now(&self) -> Now {
@@ -246,10 +259,24 @@ impl Process {
             } else if let Some(body) = self.issuer.answer(&call, since, now) {
                 self.issuer.calls += 1;
                 self.issuer.largest = self.issuer.largest.max(body.len());
-                let _ = engine.answer(call.id, Ok(Reply { status: 200, body: Body::Here(&body) }), now);
+                let arrives = self.millis + (body.len() / self.rate) as u64;
+                let waited_until = since + call.timeout_millis;
+                self.wire.push((vm, call, body, arrives, waited_until));
             } else {
                 self.held.push((vm, call, since));
             }
+        }
+        let over = |(_, _, _, arrives, waited_until): &mut (_, _, _, u64, u64)| {
+            self.millis >= (*arrives).min(*waited_until)
+        };
+        for (vm, call, body, arrives, _) in self.wire.extract_if(.., over).collect::<Vec<_>>() {
+            let Some(engine) = self.vms.get_mut(&vm) else { continue };
+            // No part is empty.
+            let is_missing = body.is_empty() && self.issuer.spoils.is_none();
+            let status = if is_missing { 404 } else { 200 };
+            let reply = Ok(Reply { status, body: Body::Here(&body) });
+            let outcome = if self.millis >= arrives { reply } else { Err(CallFailure::NoAnswer) };
+            let _ = engine.answer(call.id, outcome, now);
         }
     }
 

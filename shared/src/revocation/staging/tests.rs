@@ -7,7 +7,8 @@ use crate::revocation::{BLOCK_INDICES, Dimension, Epoch, Position};
 use crate::time::UnixMillis;
 use crate::token::SigningKey;
 use crate::wire::feed::{
-    BodyError, FeedDecodeError, Snapshot, TrustAnchor, apply_body, open_piece, seal_snapshot,
+    BodyError, FeedDecodeError, MESSAGE_BYTES_MAX, Opened, Snapshot, TrustAnchor, apply_body, open_piece,
+    seal, seal_snapshot,
 };
 
 const TODAY: UnixSeconds = UnixSeconds(1_000_000);
@@ -126,6 +127,27 @@ fn a_piece_that_is_damaged_cut_or_another_one_is_refused() {
     let (one, two) = first.pieces.split_at(marks[0].size as usize);
     let swapped = [&body[..start], two, one].concat();
     assert_eq!(refused(&swapped), BodyError::Decode(FeedDecodeError::Digest));
+}
+
+#[test]
+fn a_head_comes_alone_or_with_all_its_pieces_and_names_no_more_than_a_body_may_have() {
+    let (key, anchor) = feed_key();
+    let whole = body(&set_of(0..50_000, 0), 1);
+    let Opened { message, envelope, pieces } = anchor.open(&whole).unwrap();
+    assert_eq!(message.piece_bytes(), pieces.len() as u64);
+    assert_eq!(anchor.open_start(envelope, envelope.len()), Ok((message.clone(), envelope)));
+    assert_eq!(anchor.open(envelope), Err(FeedDecodeError::Pieces), "who asks for all of it gets all of it");
+    assert_eq!(anchor.open_start(envelope, whole.len() - 1), Err(FeedDecodeError::Pieces));
+    let marks = |size: u32| vec![PieceMark { size, digest: [0; 32] }; 2];
+    let named = |size| {
+        let change = FeedChange::Snapshot { pieces: marks(size) };
+        let head = seal(&FeedMessage { change, ..message.clone() }, &key).unwrap();
+        anchor.open_start(&head, head.len()).map(|(message, _)| message.piece_bytes())
+    };
+    let half = MESSAGE_BYTES_MAX as u32 / 2;
+    assert_eq!(named(half - 1_000), Ok(u64::from(half - 1_000) * 2));
+    assert_eq!(named(half), Err(FeedDecodeError::TooLong));
+    assert_eq!(named(u32::MAX), Err(FeedDecodeError::TooLong));
 }
 
 #[test]

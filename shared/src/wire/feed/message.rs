@@ -1,4 +1,8 @@
 //! What a message and a piece are in CBOR, and the way from there to what they say.
+//!
+//! *What comes in:* a payload under the feed's signature, or a piece whose digest is under it; so from the issuer, but perhaps of a
+//! later version, or damaged by a defect. *What goes out:* a message that is whole, or the reason why it is none. *What is lost if
+//! this is wrong:* a revocation.
 
 use serde::{Deserialize, Serialize};
 

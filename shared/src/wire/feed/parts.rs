@@ -8,7 +8,9 @@ use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
-/// A part ends with the piece that brings it to so many bytes. A snapshot that is no larger in all is sent at once.
+/// A snapshot that is no larger in all comes at once, in bytes: so every answer to a poll is small enough for a slow link.
+pub const WHOLE_BYTES: usize = 64 * 1024;
+/// A part ends with the piece that brings it to so many bytes.
 pub const PART_BYTES: usize = 512 * 1024;
 
 /// Names a snapshot: the SHA-256 of the envelope that it begins with.

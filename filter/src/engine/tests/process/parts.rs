@@ -36,12 +36,22 @@ fn a_large_snapshot_comes_in_parts_and_is_used_when_all_are_there() {
 }
 
 #[test]
-fn what_another_replica_has_no_parts_of_is_asked_for_whole_in_the_end() {
+fn a_part_that_one_replica_does_not_have_is_had_from_another() {
+    let mut process = large(2);
+    process.issuer.replicas = 3;
+    process.pass(3_000);
+    assert!(process.all_have_it(), "{:?}", process.positions());
+    assert_eq!(process.issuer.snapshots, 1);
+    assert!(process.issuer.parts >= 4, "{} parts", process.issuer.parts);
+}
+
+#[test]
+fn what_no_replica_has_parts_of_is_asked_for_whole_in_the_end() {
     let mut process = large(2);
     process.issuer.keeps = false;
     process.pass(3_000);
     assert!(process.all_have_it(), "{:?}", process.positions());
-    assert_eq!((process.issuer.snapshots, process.issuer.parts), (3, 0));
+    assert_eq!((process.issuer.snapshots, process.issuer.parts), (2, 0));
     // And the next one in parts again.
     process.issuer.keeps = true;
     process.issuer.epoch = Epoch([2; 16]);
@@ -53,11 +63,13 @@ fn what_another_replica_has_no_parts_of_is_asked_for_whole_in_the_end() {
 #[test]
 fn who_takes_over_between_two_parts_begins_anew() {
     let mut process = large(3);
+    process.rate = 200;
     until_parts(&mut process, 2);
-    let leader = process.held.iter().find(|(_, call, _)| call.kind == CallKind::Feed).map(|(vm, ..)| *vm);
-    process.kill(leader.unwrap_or_default());
-    process.pass(2_000);
+    let leader = process.vms.iter().find(|(_, engine)| engine.leads()).map(|(vm, _)| *vm);
+    process.kill(leader.unwrap());
+    process.pass(4_000);
     assert!(process.all_have_it(), "{:?}", process.positions());
+    assert_eq!(process.issuer.snapshots, 2);
 }
 
 #[test]
@@ -68,13 +80,46 @@ fn the_others_follow_on_while_one_that_comes_later_gets_its_snapshot_in_parts() 
         process.revoke([50_000_000 + index]);
         process.pass(10);
     }
-    let before = process.issuer.parts;
+    // Each part takes two seconds.
+    process.rate = BYTES / 2_000;
     process.start(1);
-    until_parts(&mut process, before + 2);
-    process.revoke([77_777]);
-    process.pass(2_000);
+    let (first, mut followed) = (process.issuer.parts, 0);
+    until_parts(&mut process, first + 1);
+    while process.vms[&1].position().is_none() {
+        process.revoke([60_000_000 + followed]);
+        process.pass(3_000);
+        followed += 1;
+        let end = Some(process.issuer.log.len() as u64);
+        assert_eq!([process.vms[&0].position(), process.vms[&2].position()], [end; 2], "after {followed}");
+        assert!(followed < 30, "it never comes");
+    }
+    assert!(followed > 2, "there was little to follow: {followed}");
+    process.pass(1_000);
     assert!(process.all_have_it(), "{:?}", process.positions());
     assert_eq!(process.issuer.snapshots, 2);
+}
+
+/// Whatever is too slow for the time that a call gets is given more.
+#[test]
+fn over_a_slow_link_a_large_snapshot_comes_in_the_end() {
+    for (rate, part_bytes) in [(10, BYTES), (4, BYTES), (10, usize::MAX), (10, 1_000_000)] {
+        let mut process = large(2);
+        (process.rate, process.issuer.part_bytes) = (rate, part_bytes);
+        process.pass(400_000);
+        assert!(
+            process.all_have_it(),
+            "{rate} bytes in a millisecond, parts of {part_bytes}: {:?}",
+            process.positions()
+        );
+        // And when there is another history, which is told to who polls.
+        process.issuer.epoch = Epoch([2; 16]);
+        process.pass(400_000);
+        assert!(
+            process.all_have_it(),
+            "{rate} bytes in a millisecond, parts of {part_bytes}: {:?}",
+            process.positions()
+        );
+    }
 }
 
 #[test]
