@@ -103,7 +103,7 @@ fn the_others_follow_on_while_one_that_comes_later_gets_its_snapshot_in_parts() 
 #[test]
 fn over_a_slow_link_a_large_snapshot_comes_in_the_end() {
     // Of these, one whose parts are too large at first, and that could never be had whole; and one that is never given in parts.
-    for (rate, part_bytes) in [(10, BYTES), (3, BYTES), (10, usize::MAX)] {
+    for (rate, part_bytes) in [(10, BYTES), (2, BYTES), (10, usize::MAX)] {
         let mut process = large(2);
         (process.rate, process.issuer.part_bytes) = (rate, part_bytes);
         process.pass(400_000);
@@ -127,7 +127,7 @@ fn over_a_slow_link_a_large_snapshot_comes_in_the_end() {
 fn of_a_snapshot_that_was_given_up_nothing_stays_on_the_board() {
     let mut process = large(2);
     process.rate = 100;
-    until_parts(&mut process, 4);
+    until_parts(&mut process, 3);
     assert!(process.data.bytes() > 2 * BYTES);
     (process.issuer.keeps, process.issuer.epoch) = (false, Epoch([2; 16]));
     process.issuer.log.truncate(10);
