@@ -18,7 +18,7 @@ use tollgate_tests::upstream::Upstream;
 use super::source::{LIVE, Random, Source, apart, now, probe, random_set};
 use super::{quantile, say};
 
-const REVOCATIONS: usize = 1_000_000;
+const REVOCATIONS: usize = 1_002_000;
 const STORM_SECONDS: u64 = 20;
 const ROUNDS: usize = 3;
 const CONNECTIONS: usize = 8;
