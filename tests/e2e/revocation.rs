@@ -31,7 +31,7 @@ pub(crate) fn options(variant: Variant) -> StackOptions {
 
 /// Clients whose kept connections are spread over all workers.
 pub(crate) async fn clients_on_every_worker(stack: &Stack) -> Vec<Client> {
-    let clients: Vec<Client> = (0..CONNECTIONS).map(|_| Client::new()).collect();
+    let clients: Vec<Client> = (0..CONNECTIONS).map(|_| Client::one_connection()).collect();
     for client in &clients {
         client.get(&format!("{}/public/", stack.envoy.url())).send().await.unwrap();
     }

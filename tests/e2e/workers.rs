@@ -29,7 +29,7 @@ impl Process {
         };
         let stack = Stack::start(options).await.unwrap();
         add_alice(&stack).await;
-        let clients: Vec<Client> = (0..WORKERS).map(|_| Client::new()).collect();
+        let clients: Vec<Client> = (0..WORKERS).map(|_| Client::one_connection()).collect();
         for client in &clients {
             client.get(&format!("{}/public/", stack.envoy.url())).send_ok().await.unwrap();
         }

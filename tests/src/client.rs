@@ -1,5 +1,6 @@
 //! A small HTTP client that shows everything of an answer and hides nothing of a failure.
 
+mod one;
 mod raw;
 
 use std::time::Duration;
@@ -14,18 +15,25 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
-pub use raw::{RawAnswer, raw};
+use self::one::OneConnection;
+pub use self::raw::{RawAnswer, raw};
 
 /// Sends requests; a clone shares its connections.
 #[derive(Clone, Debug)]
 pub struct Client {
-    inner: legacy::Client<HttpConnector, Full<Bytes>>,
+    inner: Inner,
     timeout: Duration,
+}
+
+#[derive(Clone, Debug)]
+enum Inner {
+    Pool(Box<legacy::Client<HttpConnector, Full<Bytes>>>),
+    One(OneConnection),
 }
 
 impl Client {
     /// HTTP/1.1 over connections that are kept.
-    #[expect(clippy::new_without_default, reason = "there is no default among the three kinds")]
+    #[expect(clippy::new_without_default, reason = "there is no default among the kinds")]
     pub fn new() -> Self {
         Self::of(legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(64))
     }
@@ -35,13 +43,18 @@ impl Client {
         Self::of(legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0))
     }
 
+    /// HTTP/1.1 over one connection, so that one of Envoy's workers answers all requests.
+    pub fn one_connection() -> Self {
+        Self { inner: Inner::One(OneConnection::default()), timeout: TIMEOUT }
+    }
+
     /// HTTP/2 without TLS, known in advance.
     pub fn http2() -> Self {
         Self::of(legacy::Client::builder(TokioExecutor::new()).http2_only(true))
     }
 
     fn of(builder: &legacy::Builder) -> Self {
-        Self { inner: builder.build(HttpConnector::new()), timeout: TIMEOUT }
+        Self { inner: Inner::Pool(Box::new(builder.build(HttpConnector::new()))), timeout: TIMEOUT }
     }
 
     /// The same client with another limit on how long one request may take, the answer's body included.
@@ -126,7 +139,11 @@ impl Request<'_> {
         let Self { client, what, head, body } = self;
         let exchange = async {
             let request = head?.body(Full::new(body))?;
-            let (parts, body) = client.inner.request(request).await?.into_parts();
+            let response = match &client.inner {
+                Inner::Pool(pool) => pool.request(request).await?,
+                Inner::One(connection) => connection.request(request).await?,
+            };
+            let (parts, body) = response.into_parts();
             let collected = body.collect().await.context("reading the body")?;
             let trailers = collected.trailers().cloned().unwrap_or_default();
             let body = collected.to_bytes();

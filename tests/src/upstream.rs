@@ -112,7 +112,8 @@ mod tests {
     #[tokio::test]
     async fn request_comes_back_as_it_was_seen() {
         let upstream = Upstream::start().await.unwrap();
-        for client in [Client::new(), Client::fresh_connections(), Client::http2()] {
+        for client in [Client::new(), Client::fresh_connections(), Client::one_connection(), Client::http2()]
+        {
             let url = format!("{}/some/path?and=query", upstream.url());
             let sent = client.request("PUT", &url).header("x-one", "1").header("x-one", "2").body("four");
             let response = sent.send().await.unwrap();
@@ -123,7 +124,7 @@ mod tests {
             let headers = seen["headers"].as_array().unwrap();
             assert!(headers.contains(&json!(["x-one", "1"])) && headers.contains(&json!(["x-one", "2"])));
         }
-        assert_eq!(upstream.requests(), 3);
+        assert_eq!(upstream.requests(), 4);
     }
 
     #[tokio::test]

@@ -115,7 +115,8 @@ const LARGE_DOUBLINGS_MAX: u32 = 4;
 const SMALL_DOUBLINGS_MAX: u32 = 1;
 /// After so many snapshots that could not be had in parts one is asked for whole.
 const PARTS_FAILED_MAX: u32 = 2;
-/// While a snapshot comes in parts for others, what is new is asked for as often as this, in milliseconds.
+/// While a snapshot comes in parts for others, what is new is asked for between two of them when it was not for so long, in
+/// milliseconds.
 const BETWEEN_PARTS_MILLIS: u64 = 500;
 /// The first and the longest pause after an answer that was to bring more and did not, in milliseconds.
 const IDLE_FIRST_MILLIS: u64 = 50;
@@ -296,12 +297,14 @@ impl Publisher {
 
     fn succeeded<S: SharedData>(&mut self, asked: Asked, published: Published, scene: &mut Scene<'_, S>) {
         // Not by a snapshot: when what should follow on it fails each time, each takes longer to be asked for.
-        if !self.is_unproven && self.parts.is_none() {
+        // Nor by what another replica may have.
+        let is_missing = asked.request == Request::Part && published == Published::Nothing;
+        if !self.is_unproven && self.parts.is_none() && !is_missing {
             self.failures = 0;
         }
         scene.breaker.succeeded();
         let is_whole = matches!(asked.request, Request::Snapshot | Request::Part) && self.parts.is_none();
-        if is_whole && matches!(self.task, Task::Follow) {
+        if is_whole && !is_missing && matches!(self.task, Task::Follow) {
             self.fetch_failures = 0;
         }
         let (now, poll_millis) = (scene.now.monotonic, scene.origin.poll_interval_ms);

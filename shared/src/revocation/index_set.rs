@@ -182,8 +182,13 @@ impl IndexSet {
             }
             self.first_expiry = Some(self.first_expiry.map_or(expires_at, |first| first.min(expires_at)));
         }
-        if new.is_empty() {
-            return;
+        match *new {
+            [] => return,
+            [only] => {
+                let place = self.place_of(only.block, place);
+                return self.blocks.insert(place, only);
+            }
+            _ => {}
         }
         // All at once: each alone would move what comes after it.
         self.blocks.append(&mut new);

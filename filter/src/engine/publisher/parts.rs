@@ -3,7 +3,7 @@
 //! *What comes in:* bytes that claim to be pieces. They are written down as they come; whoever takes one from the board compares it
 //! with the digest that the signed head has of it. Nobody uses any before all are there.
 
-use tollgate_shared::revocation::{FeedMessage, Position};
+use tollgate_shared::revocation::{ApplyError, FeedMessage, Position};
 use tollgate_shared::time::Now;
 use tollgate_shared::wire::feed::{FeedDecodeError, PART_BYTES, SnapshotId};
 
@@ -96,7 +96,11 @@ impl Publisher {
             return Published::Overtaken;
         }
         let id = SnapshotId::of(envelope);
-        self.parts = Some(Parts { message, id, heard_at: scene.now, draft, next: 0, misses: 0, met: None });
+        let mut parts = Parts { message, id, heard_at: scene.now, draft, next: 0, misses: 0, met: None };
+        if let Some(head) = &head {
+            parts.note(head);
+        }
+        self.parts = Some(parts);
         Published::News
     }
 
@@ -133,6 +137,11 @@ impl Publisher {
             return Ok(Published::News);
         }
         let Parts { message, draft, heard_at, met, .. } = parts;
+        let has_passed = |head: &Head| head.epoch == message.epoch && head.position > message.to;
+        if met.is_none() && known.as_ref().is_some_and(|(head, _)| has_passed(head)) {
+            // It is not known which delta follows on it, and the board does not go back.
+            return Err(AnswerFault::Apply(ApplyError::Rollback));
+        }
         Ok(self.publish_snapshot(&message, draft, known, Arrival { heard_at, met }, scene))
     }
 }

@@ -59,6 +59,7 @@ impl Publisher {
         let place = known.as_ref().map(|(head, _)| head.place());
         if asked.at != place.map(|place| (place.epoch, place.position)) {
             // Another VM that took itself for the leader was quicker. What was asked for is of no use now, and no fault.
+            self.parts = None;
             return Ok(Published::Nothing);
         }
         match (&opened.message.change, asked.request) {
@@ -77,15 +78,17 @@ impl Publisher {
             (FeedChange::Snapshot { .. }, Request::Snapshot | Request::Delta) => {
                 // Begun and left: whether its keys can be used is known then.
                 Staging::begin(place, opened.message.clone()).map_err(AnswerFault::Apply)?;
+                let other_history = place.is_some_and(|place| place.epoch != opened.message.epoch);
+                if asked.request == Request::Delta || other_history {
+                    // What the board has cannot be followed on: nobody is polled for beside it.
+                    self.task = Task::Restart;
+                }
                 let comes_alone = body.size() == opened.envelope.len() && opened.message.piece_bytes() > 0;
                 match (comes_alone, asked.request) {
                     (false, _) => Ok(self.publish_whole(&opened, known, scene)),
                     (true, _) if self.takes_parts() => Ok(self.begin_parts(opened, known, scene)),
                     // It is asked for whole, with the time that this needs.
-                    (true, Request::Delta) => {
-                        self.task = Task::Restart;
-                        Ok(Published::Nothing)
-                    }
+                    (true, Request::Delta) => Ok(Published::Nothing),
                     (true, _) => Err(AnswerFault::Decode(FeedDecodeError::Pieces)),
                 }
             }

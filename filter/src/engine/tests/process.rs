@@ -48,6 +48,9 @@ struct Issuer {
     parts: usize,
     /// The largest answer there was.
     largest: usize,
+    /// From where on what is new was asked for, the last time, and whether that was ever further back than before.
+    after: usize,
+    went_back: bool,
     segments: usize,
     reports: Vec<serde_json::Value>,
 }
@@ -75,6 +78,8 @@ impl Issuer {
             spoils: None,
             parts: 0,
             largest: 0,
+            after: 0,
+            went_back: false,
             segments: 0,
             reports: Vec::new(),
         }
@@ -148,6 +153,10 @@ impl Issuer {
         let held_for = number("wait").unwrap_or_default() as u64 * 1000;
         let may_be_held = now.monotonic.0 < since + held_for;
         let known = parameter("epoch") == Some(self.epoch.to_hex());
+        if let Some(after) = number("after").filter(|_| known) {
+            self.went_back |= after < self.after;
+            self.after = after;
+        }
         match number("after").filter(|after| known && (self.told_from..=self.log.len()).contains(after)) {
             Some(after) if after == self.log.len() && may_be_held => None,
             Some(after) => {

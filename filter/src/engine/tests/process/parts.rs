@@ -80,36 +80,62 @@ fn the_others_follow_on_while_one_that_comes_later_gets_its_snapshot_in_parts() 
         process.revoke([50_000_000 + index]);
         process.pass(10);
     }
-    // Each part takes two seconds.
-    process.rate = BYTES / 2_000;
-    process.start(1);
+    // Each part is a piece and takes two seconds and a half.
+    (process.rate, process.issuer.part_bytes) = (10, 1);
+    process.start(0);
     let (first, mut followed) = (process.issuer.parts, 0);
-    until_parts(&mut process, first + 1);
-    while process.vms[&1].position().is_none() {
+    // Also in the very moment in which it is asked for, so that the snapshot has more than the board.
+    while process.issuer.parts == first {
+        process.revoke([70_000_000 + process.millis as u32]);
+        process.pass(5);
+    }
+    while process.vms[&0].position().is_none() {
         process.revoke([60_000_000 + followed]);
-        process.pass(3_000);
+        // A poll to where the snapshot leads, and one beyond, each after the part that is on its way.
+        process.pass(6_000);
         followed += 1;
         let end = Some(process.issuer.log.len() as u64);
-        assert_eq!([process.vms[&0].position(), process.vms[&2].position()], [end; 2], "after {followed}");
+        assert_eq!([process.vms[&1].position(), process.vms[&2].position()], [end; 2], "after {followed}");
         assert!(followed < 30, "it never comes");
     }
-    assert!(followed > 2, "there was little to follow: {followed}");
+    assert!(followed > 1, "there was little to follow: {followed}");
     process.pass(1_000);
     assert!(process.all_have_it(), "{:?}", process.positions());
     assert_eq!(process.issuer.snapshots, 2);
+    assert!(!process.issuer.went_back, "the board went back to where the snapshot leads");
+}
+
+#[test]
+fn another_history_is_begun_with_although_a_snapshot_of_it_comes_slowly_for_one_that_came_later() {
+    let mut process = large(3);
+    process.pass(1_000);
+    for index in 0..2 * board::RING as u32 {
+        process.revoke([50_000_000 + index]);
+        process.pass(10);
+    }
+    process.rate = BYTES / 2_000;
+    process.start(0);
+    let first = process.issuer.parts;
+    until_parts(&mut process, first + 1);
+    process.issuer.epoch = Epoch([2; 16]);
+    process.pass(40_000);
+    assert!(process.all_have_it(), "{:?}", process.positions());
 }
 
 /// Whatever is too slow for the time that a call gets is given more.
 #[test]
 fn over_a_slow_link_a_large_snapshot_comes_in_the_end() {
-    // Of these, one whose parts are too large at first, and that could never be had whole; and one that is never given in parts.
-    for (rate, part_bytes) in [(10, BYTES), (2, BYTES), (10, usize::MAX)] {
+    // Of these, one whose parts are too large at first, and that could never be had whole; one that is never given in parts; and one
+    // whose parts nobody has.
+    for (rate, part_bytes, keeps) in
+        [(10, BYTES, true), (2, BYTES, true), (10, usize::MAX, true), (10, BYTES, false)]
+    {
         let mut process = large(2);
-        (process.rate, process.issuer.part_bytes) = (rate, part_bytes);
+        (process.rate, process.issuer.part_bytes, process.issuer.keeps) = (rate, part_bytes, keeps);
         process.pass(400_000);
         assert!(
             process.all_have_it(),
-            "{rate} bytes in a millisecond, parts of {part_bytes}: {:?}",
+            "{rate} bytes in a millisecond, parts of {part_bytes} {keeps}: {:?}",
             process.positions()
         );
         // And when there is another history, which is told to who polls.
@@ -117,7 +143,7 @@ fn over_a_slow_link_a_large_snapshot_comes_in_the_end() {
         process.pass(400_000);
         assert!(
             process.all_have_it(),
-            "{rate} bytes in a millisecond, parts of {part_bytes}: {:?}",
+            "{rate} bytes in a millisecond, parts of {part_bytes} {keeps}: {:?}",
             process.positions()
         );
     }
