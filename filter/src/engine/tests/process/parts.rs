@@ -12,6 +12,17 @@ fn large(vms: usize) -> Process {
     process
 }
 
+/// Such a process whose board has no snapshot that could be begun with any more.
+fn long_after_the_snapshot() -> Process {
+    let mut process = large(3);
+    process.pass(1_000);
+    for index in 0..2 * board::RING as u32 {
+        process.revoke([50_000_000 + index]);
+        process.pass(10);
+    }
+    process
+}
+
 /// Lets time pass until so many parts were given.
 fn until_parts(process: &mut Process, count: usize) {
     for _ in 0..1_000 {
@@ -74,12 +85,7 @@ fn who_takes_over_between_two_parts_begins_anew() {
 
 #[test]
 fn the_others_follow_on_while_one_that_comes_later_gets_its_snapshot_in_parts() {
-    let mut process = large(3);
-    process.pass(1_000);
-    for index in 0..2 * board::RING as u32 {
-        process.revoke([50_000_000 + index]);
-        process.pass(10);
-    }
+    let mut process = long_after_the_snapshot();
     // Each part is a piece and takes two seconds and a half.
     (process.rate, process.issuer.part_bytes) = (10, 1);
     process.start(0);
@@ -107,12 +113,7 @@ fn the_others_follow_on_while_one_that_comes_later_gets_its_snapshot_in_parts() 
 
 #[test]
 fn another_history_is_begun_with_although_a_snapshot_of_it_comes_slowly_for_one_that_came_later() {
-    let mut process = large(3);
-    process.pass(1_000);
-    for index in 0..2 * board::RING as u32 {
-        process.revoke([50_000_000 + index]);
-        process.pass(10);
-    }
+    let mut process = long_after_the_snapshot();
     process.rate = BYTES / 2_000;
     process.start(0);
     let first = process.issuer.parts;
