@@ -280,8 +280,8 @@ impl Replica {
                 None => return Answer::plain(500, b""),
             },
         };
-        let is_large = poll.apart && made.body.len() > self.part_bytes;
-        let told = if is_large { made.body.slice(made.layout.envelope()) } else { made.body };
+        let whole_bytes = if poll.apart { self.part_bytes } else { usize::MAX };
+        let told = made.body.slice(made.layout.first(whole_bytes));
         self.dated(&told, at)
     }
 

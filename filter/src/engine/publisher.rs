@@ -9,12 +9,12 @@
 
 use tollgate_shared::revocation::{Epoch, Position, SEGMENT_POSITIONS};
 use tollgate_shared::time::{Monotonic, Now};
-use tollgate_shared::wire::feed::MEDIA_TYPE;
+use tollgate_shared::wire::feed::{MEDIA_TYPE, PIECES_MEDIA_TYPE};
 
 mod parts;
 mod publish;
 
-use self::parts::{PIECES, Parts};
+use self::parts::Parts;
 use super::board::{Board, Head, SnapshotRecord, Want};
 use super::breaker::{Breaker, backoff};
 use super::call::{AnswerFault, CALL_MILLIS, Call, CallIds, CallKind, Flight, Outcome, Reply};
@@ -80,6 +80,16 @@ enum Request {
     Delta,
     Segment,
     Part,
+}
+
+impl Request {
+    /// What its answer is.
+    fn media_type(self) -> &'static str {
+        match self {
+            Self::Snapshot | Self::Delta | Self::Segment => MEDIA_TYPE,
+            Self::Part => PIECES_MEDIA_TYPE,
+        }
+    }
 }
 
 /// What everything here needs of the engine.
@@ -192,7 +202,7 @@ impl Publisher {
             authority: scene.origin.authority.clone(),
             method: "GET",
             path,
-            headers: vec![("accept", if request == Request::Part { PIECES } else { MEDIA_TYPE }.to_owned())],
+            headers: vec![("accept", request.media_type().to_owned())],
             body: Vec::new(),
             timeout_millis,
         })

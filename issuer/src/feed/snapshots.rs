@@ -69,11 +69,7 @@ impl Snapshot {
     /// The head alone, of one that is so large that its pieces are better asked for apart; else all of it.
     #[must_use]
     pub fn head(&self) -> Bytes {
-        if self.body.len() > WHOLE_BYTES {
-            self.body.slice(self.layout.envelope())
-        } else {
-            self.body.clone()
-        }
+        self.body.slice(self.layout.first(WHOLE_BYTES))
     }
 
     /// The part that begins with this piece, if there is one.

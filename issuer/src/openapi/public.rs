@@ -57,7 +57,7 @@ pub(super) fn descriptions() -> Vec<Description> {
         describe(Method::GET, "/v1/edge/history/{epoch}/{from}", "readSegment", "Read 1024 positions of the feed, which never change")
             .gives_media(&[feed::MEDIA_TYPE]).tagged().and(&[304, 404]),
         describe(Method::GET, "/v1/edge/snapshot/{id}/{piece}", "readPieces", "Read pieces of a snapshot of which the head was read, from this one on")
-            .gives_media(&["application/cbor-seq"]).tagged().and(&[304, 404]),
+            .gives_media(&[feed::PIECES_MEDIA_TYPE]).tagged().and(&[304, 404]),
         describe(Method::POST, "/v1/edge/heartbeat", "reportHeartbeat", "Say what a process of this edge enforces")
             .takes::<HeartbeatBody>().gives::<HeartbeatAnswer>(200),
         describe(Method::POST, "/v1/edge/quota", "reportQuota", "Report use, and ask for more")

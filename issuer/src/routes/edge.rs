@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use base64ct::{Base64UrlUnpadded, Encoding};
 use serde::{Deserialize, Serialize};
 use tollgate_shared::revocation::{Epoch, Position};
-use tollgate_shared::wire::feed::MEDIA_TYPE;
+use tollgate_shared::wire::feed::{MEDIA_TYPE, PIECES_MEDIA_TYPE};
 use tollgate_shared::wire::quota::{BATCH_BYTES_MAX, QuotaBatch};
 use utoipa::ToSchema;
 
@@ -102,8 +102,6 @@ pub(crate) async fn history(
     Ok(published::answer(&headers, FOR_GOOD, MEDIA_TYPE, &etag, || segment.into()))
 }
 
-/// Pieces one after another, each a CBOR item (RFC 8742).
-const PIECES: &str = "application/cbor-seq";
 /// A part of a snapshot never changes either, but is asked for soon after the head or not at all.
 const FOR_A_WHILE: &str = "public, max-age=600, immutable";
 
@@ -116,7 +114,7 @@ pub(crate) async fn snapshot_part(
     let first = piece.parse::<usize>().ok().filter(|known| known.to_string() == piece);
     let part = app.feed.snapshot_part(&id, first.ok_or(Refusal::NotFound)?).ok_or(Refusal::NotFound)?;
     let etag = format!("\"{id}-{piece}\"");
-    Ok(published::answer(&headers, FOR_A_WHILE, PIECES, &etag, || part.into()))
+    Ok(published::answer(&headers, FOR_A_WHILE, PIECES_MEDIA_TYPE, &etag, || part.into()))
 }
 
 /// `POST /v1/edge/quota`

@@ -71,9 +71,7 @@ pub(super) async fn wish(
     now: UnixSeconds,
     host: &dyn Host,
 ) -> Result<WishId, StoreError> {
-    let id = WishId(new_id("o_", host)?);
-    insert(write, &id, wish, now).await?;
-    Ok(id)
+    insert(write, "o_", wish, now, host).await
 }
 
 /// The same for a revocation that is needed only if the rest of a change does not follow in time: it is published at `due`, unless
@@ -84,9 +82,7 @@ pub(super) async fn wish_unless_withdrawn(
     due: UnixSeconds,
     host: &dyn Host,
 ) -> Result<WishId, StoreError> {
-    let id = WishId(new_id(LATER, host)?);
-    insert(write, &id, wish, due).await?;
-    Ok(id)
+    insert(write, LATER, wish, due, host).await
 }
 
 /// What such a wish was for has been done.
@@ -97,16 +93,18 @@ pub(super) async fn withdraw(write: &mut Tx, WishId(id): &WishId) -> Result<(), 
 
 async fn insert(
     write: &mut Tx,
-    WishId(id): &WishId,
+    prefix: &str,
     wish: Wish<'_>,
     at: UnixSeconds,
-) -> Result<(), StoreError> {
+    host: &dyn Host,
+) -> Result<WishId, StoreError> {
+    let id = WishId(new_id(prefix, host)?);
     let Wish { dimension, value, reach, reason, actor, token_until } = wish;
     sqlx::query(
         "INSERT INTO outbox (id, dimension, value, ends_sessions, reason, actor, created_at, token_until) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
-    .bind(id)
+    .bind(&id.0)
     .bind(dimension.name())
     .bind(value)
     .bind(i64::from(reach == Reach::Sessions))
@@ -116,7 +114,7 @@ async fn insert(
     .bind(token_until.map(|date| signed(date.0)))
     .execute(&mut **write)
     .await?;
-    Ok(())
+    Ok(id)
 }
 
 /// What is read of a wish.

@@ -4,6 +4,7 @@ use super::cutoffs::{CUTOFFS_MAX, Cutoff};
 use super::index_set::{BlockExpiry, REVOKED_MAX, StatusIndex};
 use super::staging::PieceMark;
 use super::{RETENTION_SECONDS, RevocationSet};
+use crate::id::hex;
 use crate::quota::Plan;
 use crate::time::{UnixMillis, UnixSeconds};
 use crate::token::{IgnoredKey, KeySet, KeySetError};
@@ -17,12 +18,7 @@ impl Epoch {
     /// 32 hexadecimal digits.
     #[must_use]
     pub fn to_hex(self) -> String {
-        use std::fmt::Write as _;
-        self.0.iter().fold(String::with_capacity(32), |mut text, byte| {
-            // Writing into a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        hex(&self.0)
     }
 
     /// What [`Self::to_hex`] wrote.

@@ -26,6 +26,8 @@ use crate::token::SigningKey;
 
 /// The media type of a feed message (RFC 9052 section 11.3).
 pub const MEDIA_TYPE: &str = "application/cose; cose-type=\"cose-sign1\"";
+/// The media type of a part of a snapshot: pieces one after another, each a CBOR item (RFC 8742).
+pub const PIECES_MEDIA_TYPE: &str = "application/cbor-seq";
 /// A longer body is not read, in bytes. The most revocations there may be, however scattered, fit in.
 pub const MESSAGE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Says what the signature is over, so that one made for another purpose never passes for a feed.

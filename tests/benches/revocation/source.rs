@@ -175,9 +175,8 @@ impl Source {
             return Ok(part.context("no such part")?.to_vec());
         }
         let Some(after) = number("after") else {
-            let is_large = query.contains("pieces=apart") && snapshot.len() > WHOLE_BYTES;
-            let told = if is_large { snapshot.get(layout.envelope()) } else { None };
-            return Ok(told.unwrap_or(snapshot).to_vec());
+            let whole_bytes = if query.contains("pieces=apart") { WHOLE_BYTES } else { usize::MAX };
+            return Ok(snapshot.get(layout.first(whole_bytes)).context("the snapshot")?.to_vec());
         };
         let wait = Duration::from_secs(number("wait").unwrap_or_default());
         let mut end = self.shared.end.subscribe();

@@ -13,8 +13,6 @@ use crate::engine::board::{Head, SnapshotDraft};
 use crate::engine::call::{AnswerFault, Body, CallFailure, Reader};
 use crate::engine::shared_data::{SharedData, Version};
 
-/// The media type of a part (RFC 8742).
-pub(super) const PIECES: &str = "application/cbor-seq";
 /// A longer part is refused, in bytes: a part ends with the piece that brings it to its size.
 const BYTES_MAX: usize = 2 * PART_BYTES;
 

@@ -168,9 +168,9 @@ impl Issuer {
             None => {
                 self.snapshots += 1;
                 let whole = self.snapshot(now);
-                let envelope = self.kept.as_ref().map_or(0, |(_, _, layout)| layout.envelope().end);
-                let is_large = parameter("pieces").is_some() && whole.len() > self.part_bytes;
-                Some(if is_large { whole[..envelope].to_vec() } else { whole })
+                let whole_bytes = if parameter("pieces").is_some() { self.part_bytes } else { usize::MAX };
+                let (_, _, layout) = self.kept.as_ref().unwrap();
+                Some(whole[layout.first(whole_bytes)].to_vec())
             }
         }
     }

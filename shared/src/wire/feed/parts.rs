@@ -8,6 +8,8 @@ use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
+use crate::id::hex;
+
 /// A snapshot that is no larger in all comes at once, in bytes: so every answer to a poll is small enough for a slow link.
 pub const WHOLE_BYTES: usize = 64 * 1024;
 /// A part ends with the piece that brings it to so many bytes.
@@ -27,12 +29,7 @@ impl SnapshotId {
     /// 64 hexadecimal digits.
     #[must_use]
     pub fn to_hex(self) -> String {
-        use std::fmt::Write as _;
-        self.0.iter().fold(String::with_capacity(64), |mut text, byte| {
-            // Writing into a string cannot fail.
-            let _ = write!(text, "{byte:02x}");
-            text
-        })
+        hex(&self.0)
     }
 }
 
@@ -50,6 +47,13 @@ impl SnapshotLayout {
     #[must_use]
     pub fn envelope(&self) -> Range<usize> {
         0..self.envelope_bytes
+    }
+
+    /// Where what comes first is: all of it if it has no more than so many bytes, or else the envelope alone.
+    #[must_use]
+    pub fn first(&self, whole_bytes: usize) -> Range<usize> {
+        let end = self.piece_ends.last().copied().unwrap_or(self.envelope_bytes);
+        if end <= whole_bytes { 0..end } else { self.envelope() }
     }
 
     /// Where the part is that begins with the piece of this number and has at least so many bytes, if there are as many; `None`
@@ -84,6 +88,8 @@ mod tests {
                 Some(*end)
             });
             let layout = SnapshotLayout { envelope_bytes, piece_ends: ends.collect() };
+            let end = envelope_bytes + sizes.iter().sum::<usize>();
+            prop_assert_eq!((layout.first(end), layout.first(end - 1).end), (0..end, envelope_bytes));
             let (mut place, mut first) = (layout.envelope().end, 0);
             while let Some(part) = layout.part(first, bytes) {
                 prop_assert_eq!(part.start, place);
@@ -94,7 +100,7 @@ mod tests {
                 place = part.end;
                 first += count;
             }
-            prop_assert_eq!(place, envelope_bytes + sizes.iter().sum::<usize>());
+            prop_assert_eq!(place, end);
             prop_assert_eq!(first, sizes.len());
         }
     }
